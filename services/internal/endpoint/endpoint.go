@@ -1,0 +1,121 @@
+// Package endpoint knows what a producer's endpoint may be: how its URL must
+// look, and which addresses may be dialled.
+//
+// Its invariant: a URL that Parse accepts has a scheme, a host and nothing that
+// smuggles credentials or a fragment along.
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ErrEndpoint is wrapped by every error of this package.
+var ErrEndpoint = errors.New("bad endpoint")
+
+// maxURL bounds an endpoint's length in bytes.
+const maxURL = 2048
+
+// Parse checks a producer's URL: http or https, with a host, without user info,
+// fragment, spaces and control characters, valid UTF-8, at most 2,048 bytes.
+func Parse(s string) (*url.URL, error) {
+	if len(s) > maxURL {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrEndpoint, len(s), maxURL)
+	}
+	if !utf8.ValidString(s) {
+		return nil, fmt.Errorf("%w: not valid UTF-8", ErrEndpoint)
+	}
+	if i := strings.IndexFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }); i >= 0 {
+		return nil, fmt.Errorf("%w: a space or control character at byte %d", ErrEndpoint, i)
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("%w: not a URL", ErrEndpoint)
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("%w: scheme %q, want http or https", ErrEndpoint, u.Scheme)
+	case u.User != nil:
+		return nil, fmt.Errorf("%w: user info is not allowed", ErrEndpoint)
+	case strings.Contains(s, "#"):
+		return nil, fmt.Errorf("%w: a fragment is not allowed", ErrEndpoint)
+	case u.Hostname() == "":
+		return nil, fmt.Errorf("%w: no host", ErrEndpoint)
+	case !plainHost(u.Host):
+		return nil, fmt.Errorf("%w: host %q", ErrEndpoint, u.Host)
+	}
+	if p := u.Port(); p != "" {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("%w: port %q", ErrEndpoint, p)
+		}
+	} else if strings.HasSuffix(u.Host, ":") {
+		return nil, fmt.Errorf("%w: empty port", ErrEndpoint)
+	}
+	return u, nil
+}
+
+// plainHost looks at a host after its escapes were undone: they can hide bytes
+// that are not UTF-8, and characters that are refused in the open. One pair of
+// brackets and one percent sign belong to an IPv6 address, others to nothing
+// good.
+func plainHost(host string) bool {
+	rest := host
+	if address, ok := strings.CutPrefix(host, "["); ok {
+		rest = strings.Replace(strings.Replace(address, "]", "", 1), "%", "", 1)
+	}
+	odd := func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) || strings.ContainsRune(`"<>%[]`, r) }
+	return utf8.ValidString(rest) && !strings.ContainsFunc(rest, odd)
+}
+
+// HostPort is the URL's host with its port, the scheme's own where it tells
+// none: the `instance` label of a producer that has no other.
+func HostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	if u.Scheme == "https" {
+		return u.Host + ":443"
+	}
+	return u.Host + ":80"
+}
+
+// A Policy says which addresses may be dialled. The zero value allows all but
+// link-local (cloud metadata services are there), multicast and unspecified
+// ones.
+type Policy struct {
+	// Allow, when not empty, lists the only ranges that are allowed.
+	Allow []netip.Prefix
+}
+
+// CheckAddr reports whether an address may be dialled.
+func (p Policy) CheckAddr(addr netip.Addr) error {
+	addr = addr.Unmap().WithZone("")
+	if len(p.Allow) == 0 {
+		if addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified() || !addr.IsValid() {
+			return fmt.Errorf("%w: address %s is not allowed", ErrEndpoint, addr)
+		}
+		return nil
+	}
+	for _, prefix := range p.Allow {
+		if prefix.Contains(addr) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: address %s is outside the allowed ranges", ErrEndpoint, addr)
+}
+
+// CheckURL checks the address in a URL. A host name passes: what it stands for
+// is checked when it is dialled.
+func (p Policy) CheckURL(u *url.URL) error {
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return nil //nolint:nilerr // a name, not an address
+	}
+	return p.CheckAddr(addr)
+}
