@@ -1,0 +1,106 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes of every command. Who restarts processes may leave one alone
+// that ended with ExitRefused: it would only refuse again.
+const (
+	// ExitOK: done, or stopped as asked.
+	ExitOK = 0
+
+	// ExitFailed: it could not start, or failed while it ran.
+	ExitFailed = 1
+
+	// ExitRefused: what the command line and the environment ask for is not
+	// taken. Nothing was opened or changed.
+	ExitRefused = 2
+)
+
+// EnvPrefix begins the name of every environment variable: --data-dir is also
+// ROLLCALL_DATA_DIR.
+const EnvPrefix = "ROLLCALL"
+
+// A RefusedError says what is wrong with a configuration.
+type RefusedError struct{ Err error }
+
+// Error tells what is wrong.
+func (e *RefusedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Refusef makes a RefusedError.
+func Refusef(format string, args ...any) error { return &RefusedError{fmt.Errorf(format, args...)} }
+
+// Execute parses the command line and the environment into command, a pointer
+// to a struct for kong, and calls the Run method of what was chosen. Run may
+// take a context, which ends at the first SIGINT or SIGTERM; a second one ends
+// the process at once. Execute returns the exit code, and has told an error as
+// one line on standard error by then.
+//
+// --help and --version end the process.
+func Execute(command any, name, description string, options ...kong.Option) int {
+	options = append([]kong.Option{
+		kong.Name(name),
+		kong.Description(description),
+		kong.DefaultEnvars(EnvPrefix),
+		kong.Vars{"version": name + " " + Version},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true, WrapUpperBound: 110}),
+	}, options...)
+	parser, err := kong.New(command, options...)
+	if err != nil {
+		return Report(os.Stderr, name, fmt.Errorf("the flags are not well made: %w", err))
+	}
+	chosen, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		return Report(os.Stderr, name, Refusef("%w (%s --help tells more)", err, name))
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	chosen.BindTo(ctx, (*context.Context)(nil))
+	return Report(os.Stderr, name, chosen.Run())
+}
+
+// untilSignal makes a context that ends at the first signal to stop. The next
+// one does then what it does to any process.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// detailed is an error that has more to tell than one line.
+type detailed interface {
+	error
+	Details() []string
+}
+
+// Report tells an error, if it is one, as a line that begins with the command's
+// name, and one more line for each of its Details. It returns the exit code.
+func Report(w io.Writer, name string, err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	fmt.Fprintf(w, "%s: %s\n", name, line)
+	if d, ok := errors.AsType[detailed](err); ok {
+		for _, more := range d.Details() {
+			fmt.Fprintf(w, "  %s\n", more)
+		}
+	}
+	if _, refused := errors.AsType[*RefusedError](err); refused {
+		return ExitRefused
+	}
+	return ExitFailed
+}

@@ -1,0 +1,90 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	channelz "google.golang.org/grpc/channelz/service"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+)
+
+// GRPCConfig is what a gRPC server needs.
+type GRPCConfig struct {
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+
+	// Unary and Stream see each call after metrics and logging, and before the
+	// recovery from panics, whose error passes through them.
+	Unary  []grpc.UnaryServerInterceptor
+	Stream []grpc.StreamServerInterceptor
+
+	// Options are added to the server's.
+	Options []grpc.ServerOption
+}
+
+// maxRequest bounds a request, in bytes.
+const maxRequest = 8 << 20
+
+// NewGRPCServer makes a server with health, reflection and channelz, recovery
+// from panics, a log line and metrics for each call, and bounds on what a peer
+// may take.
+func NewGRPCServer(c GRPCConfig) (*grpc.Server, *health.Server) {
+	metrics := grpcprom.NewServerMetrics()
+	c.Registerer.MustRegister(metrics)
+	log := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
+		c.Logger.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the middleware's own messages
+	})
+	logOptions := []logging.Option{
+		logging.WithLogOnEvents(logging.FinishCall),
+		logging.WithLevels(callLevel),
+	}
+	recoverOption := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
+		c.Logger.ErrorContext(ctx, "a handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		return status.Error(codes.Internal, "internal error")
+	})
+	options := []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), logging.UnaryServerInterceptor(log, logOptions...)),
+		grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), logging.StreamServerInterceptor(log, logOptions...)),
+		grpc.ChainUnaryInterceptor(c.Unary...),
+		grpc.ChainStreamInterceptor(c.Stream...),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recoverOption)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recoverOption)),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.MaxConcurrentStreams(1000),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+	srv := grpc.NewServer(append(options, c.Options...)...)
+	checks := health.NewServer()
+	healthv1.RegisterHealthServer(srv, checks)
+	reflection.Register(srv)
+	channelz.RegisterChannelzServiceToServer(srv)
+	return srv, checks
+}
+
+// callLevel makes calls that went as they should cheap to log.
+func callLevel(code codes.Code) logging.Level {
+	switch code {
+	case codes.OK, codes.Canceled:
+		return logging.LevelDebug
+	case codes.Internal, codes.Unknown, codes.DataLoss, codes.Unimplemented:
+		return logging.LevelError
+	default:
+		return logging.LevelInfo
+	}
+}

@@ -1,0 +1,137 @@
+// Package process is what every Rollcall process is made of: listeners, a gRPC
+// server with the field's usual services, an HTTP server for metrics and
+// probes, logging, and stops that are bounded.
+//
+// Its invariant: whatever is served here stops within its grace, also while a
+// peer keeps a stream open.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// Version tells what was built. The build sets it.
+var Version = "unknown" //nolint:gochecknoglobals // the linker can set nothing else
+
+// ErrExposed says that an address other hosts can reach was asked for without
+// saying that it may be.
+var ErrExposed = errors.New("other hosts could reach it, and there is no transport security yet")
+
+// Listen listens on a TCP address. Off the loopback it does so only if insecure
+// is set: whoever reaches the port may do everything.
+func Listen(ctx context.Context, address string, insecure bool) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("listen address %q: want host:port", address)
+	}
+	if !insecure && !loopback(host) {
+		return nil, fmt.Errorf("listen on %s: %w (--insecure allows it)", address, ErrExposed)
+	}
+	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return lis, nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// deafWait is how long a handler is waited for that was cut off.
+const deafWait = time.Second
+
+// ServeGRPC serves on lis until ctx ends, then drains for at most grace.
+//
+// A handler still streaming when grace runs out is cut off: GracefulStop alone
+// would wait for it forever. One that does not hear that either is left behind
+// a second later.
+func ServeGRPC(ctx context.Context, srv *grpc.Server, lis net.Listener, grace time.Duration) error {
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		stopGRPC(srv, grace)
+	})
+	err := srv.Serve(lis)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, grpc.ErrServerStopped) && ctx.Err() != nil {
+		return nil //nolint:nilerr // the stop was there before the server
+	}
+	return err
+}
+
+func stopGRPC(srv *grpc.Server, grace time.Duration) {
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		srv.GracefulStop()
+	}()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-drained:
+		return
+	case <-timer.C:
+	}
+	srv.Stop()
+	timer.Reset(deafWait)
+	select {
+	case <-drained:
+	case <-timer.C:
+	}
+}
+
+// ServeHTTP serves on lis until ctx ends, then drains for at most grace.
+func ServeHTTP(ctx context.Context, handler http.Handler, lis net.Listener, grace time.Duration, logger *slog.Logger) error {
+	srv := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      3 * time.Minute, // a query may take two
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		if srv.Shutdown(bounded) != nil {
+			_ = srv.Close() // the grace has run out; there is nobody to tell
+		}
+	})
+	err := srv.Serve(lis)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// NewLogger makes a logger that writes lines of JSON or, for people, of text.
+func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
