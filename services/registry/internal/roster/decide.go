@@ -1,0 +1,212 @@
+package roster
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+)
+
+// RegisterProducer is the command of a producer that asks to be collected.
+type RegisterProducer struct {
+	ID assignment.ProducerID
+
+	// Stored is the assignment, encoded, as it will stand in the record.
+	Stored []byte
+
+	// Same tells whether Stored means the same as what stands in the record,
+	// although the bytes may differ.
+	Same bool
+
+	// Instance is empty for a registration by hand.
+	Instance assignment.InstanceID
+}
+
+// A Place is a collector for a new producer, and why; empty where there is
+// none.
+type Place struct {
+	Collector assignment.CollectorID
+	Reason    PlacementReason
+}
+
+// Register decides what a registration writes. before is the producer as it
+// stands, nil if it does not. An empty Txn means that nothing changes. The
+// producer returned is the one that stands afterwards.
+func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time) (Txn, *Producer, error) {
+	before := v.Producer(cmd.ID)
+	removed, wasRemoved := v.Removed(cmd.ID)
+	if before == nil && wasRemoved && cmd.Instance != "" && slices.Contains(removed.Instances, cmd.Instance) {
+		return nil, nil, Refuse(FailedPrecondition, ReasonInstanceDeregistered,
+			"producer %q: instance %q was deregistered; only a new instance may register it again", cmd.ID, cmd.Instance)
+	}
+	next := Producer{ID: cmd.ID, CreateTime: now}
+	var expect assignment.Revision
+	if wasRemoved {
+		next.Instances = removed.Instances // none of them may take it back
+	}
+	if before != nil {
+		next, expect = before.Producer, before.Revision
+		if err := replaced(cmd.ID, before.Instances, cmd.Instance); err != nil {
+			return nil, nil, err
+		}
+	}
+	changed := before == nil
+	if before == nil || !cmd.Same {
+		next.Stored, next.Version, next.UpdateTime = cmd.Stored, assignment.VersionOf(cmd.Stored), now
+		changed = true
+	}
+	if cmd.Instance != "" && !slices.Contains(next.Instances, cmd.Instance) {
+		next.Instances = appendLast(next.Instances, cmd.Instance)
+		changed = true
+	}
+	if !changed {
+		return nil, &before.Producer, nil
+	}
+	if next.Collector == "" {
+		if p := place(); p.Collector != "" {
+			next.Collector, next.AssignReason, next.AssignTime = p.Collector, p.Reason, now
+		}
+	}
+	txn := Txn{{Key: next.Key(), Expect: expect, Record: &next}}
+	if before == nil {
+		// That nobody has struck it off meanwhile is a condition too: a producer
+		// that came and went since the view was current is absent as well.
+		txn = append(txn, Write{Key: RemovedKey(cmd.ID), Expect: removed.Revision})
+	}
+	return txn, &next, nil
+}
+
+// Assign decides what giving an orphan to a collector writes.
+func Assign(e *Entry, p Place, now time.Time) Txn {
+	next := e.Producer
+	next.Collector, next.AssignReason, next.AssignTime = p.Collector, p.Reason, now
+	return Txn{{Key: next.Key(), Expect: e.Revision, Record: &next}}
+}
+
+// Deregister decides what a deregistration writes. An empty Txn means that
+// there is no such producer.
+func (v *View) Deregister(id assignment.ProducerID, instance assignment.InstanceID, now time.Time) (Txn, error) {
+	before := v.Producer(id)
+	if before == nil {
+		return nil, nil
+	}
+	if instance != "" && len(before.Instances) > 0 && before.Instances[len(before.Instances)-1] != instance {
+		return nil, Refuse(Aborted, ReasonInstanceReplaced,
+			"producer %q: instance %q is not the one that stands", id, instance)
+	}
+	txn := Txn{{Key: before.Key(), Expect: before.Revision}}
+	gone := &Removed{
+		ID:         id,
+		Cause:      assignment.CauseDeregistered,
+		Instances:  before.Instances,
+		Collector:  before.Collector,
+		RemoveTime: now,
+	}
+	old := v.removed[id]
+	return append(txn, Write{Key: gone.Key(), Expect: old.Revision, Record: gone}), nil
+}
+
+// RegisterCollector decides what the registration of a collector writes. want
+// tells all but the instances' generations and the time.
+func (v *View) RegisterCollector(want Collector, instance assignment.InstanceID, now time.Time) (Txn, *Collector, error) {
+	next := Collector{ID: want.ID, CreateTime: now}
+	var expect assignment.Revision
+	before := v.Collector(want.ID)
+	if before != nil {
+		next, expect = *before.Collector, before.CollectorRevision
+	}
+	last := next.Newest()
+	older := slices.ContainsFunc(next.Instances, func(i Instance) bool { return i.ID == instance })
+	if older && last.ID != instance {
+		return nil, nil, Refuse(Aborted, ReasonInstanceReplaced,
+			"collector %q: a newer instance than %q has registered", want.ID, instance)
+	}
+	same := before != nil && older &&
+		next.IntrospectionEndpoint == want.IntrospectionEndpoint &&
+		next.SoftwareVersion == want.SoftwareVersion &&
+		slices.Equal(next.Labels, want.Labels)
+	if same {
+		return nil, before.Collector, nil
+	}
+	if !older {
+		next.Instances = appendLast(next.Instances, Instance{ID: instance, Generation: last.Generation + 1})
+	}
+	next.IntrospectionEndpoint, next.SoftwareVersion, next.Labels = want.IntrospectionEndpoint, want.SoftwareVersion, want.Labels
+	return Txn{{Key: next.Key(), Expect: expect, Record: &next}}, &next, nil
+}
+
+// OpenSession decides what the begin of a subscription writes.
+func (v *View) OpenSession(s Session) (Txn, error) {
+	c := v.Collector(s.Collector)
+	if c == nil {
+		return nil, Refuse(NotFound, ReasonUnknownCollector, "collector %q has never registered", s.Collector)
+	}
+	at := slices.IndexFunc(c.Collector.Instances, func(i Instance) bool { return i.ID == s.Instance })
+	if at < 0 || c.Collector.Instances[at].Generation != s.Generation {
+		return nil, Refuse(FailedPrecondition, ReasonGenerationMismatch,
+			"collector %q: instance %q has not registered generation %d", s.Collector, s.Instance, s.Generation)
+	}
+	if c.Session != nil && c.Session.Generation > s.Generation {
+		return nil, Refuse(Aborted, ReasonSuperseded,
+			"collector %q: generation %d has a subscription, %d is older", s.Collector, c.Session.Generation, s.Generation)
+	}
+	var expect assignment.Revision
+	if c.Session != nil {
+		expect = c.SessionRevision
+	}
+	return Txn{{Key: s.Key(), Expect: expect, Record: &s, Leased: true}}, nil
+}
+
+// CloseSession decides what the end of a subscription writes; nothing when
+// another one has taken its place.
+func (v *View) CloseSession(id assignment.CollectorID, subscription string) Txn {
+	c := v.collectors[id]
+	if c == nil || c.Session == nil || c.Session.SubscriptionID != subscription {
+		return nil
+	}
+	return Txn{{Key: c.Session.Key(), Expect: c.SessionRevision}}
+}
+
+// SaveAck decides what an acknowledgement writes.
+func (v *View) SaveAck(ack Ack) Txn {
+	c := v.Collector(ack.Collector)
+	if c == nil {
+		return nil
+	}
+	var expect assignment.Revision
+	if c.Ack != nil {
+		expect = c.AckRevision
+		ack.Extra = c.Ack.Extra
+	}
+	return Txn{{Key: ack.Key(), Expect: expect, Record: &ack}}
+}
+
+// Explain names those of ids that are rightly absent from a collector's set:
+// remembered as removed within this epoch, or another collector's.
+func (v *View) Explain(collector assignment.CollectorID, ids []assignment.ProducerID) []assignment.Removal {
+	var explained []assignment.Removal
+	for _, id := range ids {
+		if v.Producer(id) != nil {
+			continue
+		}
+		if r, ok := v.removed[id]; ok && r.Revision > v.epochRevision && r.Collector == collector {
+			explained = append(explained, assignment.Removal{ProducerID: id, Cause: r.Cause, Revision: r.Revision})
+		}
+	}
+	return explained
+}
+
+// replaced refuses a registration by an instance that a newer one has replaced.
+func replaced(id assignment.ProducerID, instances []assignment.InstanceID, instance assignment.InstanceID) error {
+	at := slices.Index(instances, instance)
+	if instance != "" && at >= 0 && at != len(instances)-1 {
+		return Refuse(Aborted, ReasonInstanceReplaced, "producer %q: a newer instance than %q has registered", id, instance)
+	}
+	return nil
+}
+
+// appendLast returns a new slice of the last MaxInstances of all and one.
+func appendLast[T any](all []T, one T) []T {
+	all = append(slices.Clone(all), one)
+	return all[max(0, len(all)-MaxInstances):]
+}

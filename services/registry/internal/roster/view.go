@@ -1,0 +1,327 @@
+// Package roster holds the rules of who exists and who has whom: what a command
+// writes, given what stands in the store, and what an event of the store
+// changes in the view.
+//
+// Its invariant: the view is the fold of the store's events in revision order,
+// and nothing else changes it. It does no I/O; time is an argument.
+package roster
+
+import (
+	"github.com/google/btree"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+)
+
+// A View is the roster as of one revision. It is not safe for concurrent use;
+// its owner guards it.
+type View struct {
+	epoch         assignment.Epoch
+	epochRevision assignment.Revision
+	revision      assignment.Revision
+
+	producers  *btree.BTreeG[*Entry]
+	unassigned map[assignment.ProducerID]bool
+	collectors map[assignment.CollectorID]*CollectorEntry
+	removed    map[assignment.ProducerID]RemovedEntry
+}
+
+// An Entry is a producer in the view. It is immutable.
+type Entry struct {
+	Producer
+
+	// Revision is that of the record's last write.
+	Revision assignment.Revision
+}
+
+// A CollectorEntry is what the view knows of a collector. Any of its records may
+// be missing but not all.
+type CollectorEntry struct {
+	Collector         *Collector
+	CollectorRevision assignment.Revision
+	Session           *Session
+	SessionRevision   assignment.Revision
+	Ack               *Ack
+	AckRevision       assignment.Revision
+
+	// Assigned is the number of producers that it has.
+	Assigned int
+}
+
+// Live reports whether the collector is known and has a subscription.
+func (c *CollectorEntry) Live() bool { return c.Collector != nil && c.Session != nil }
+
+// A RemovedEntry is a producer that left.
+type RemovedEntry struct {
+	*Removed
+
+	// Revision is the one at which it left.
+	Revision assignment.Revision
+}
+
+// NewView returns an empty view.
+func NewView() *View {
+	return &View{
+		producers:  btree.NewG(32, func(a, b *Entry) bool { return a.ID < b.ID }),
+		unassigned: map[assignment.ProducerID]bool{},
+		collectors: map[assignment.CollectorID]*CollectorEntry{},
+		removed:    map[assignment.ProducerID]RemovedEntry{},
+	}
+}
+
+// Epoch is the lineage of the store, empty while it has none.
+func (v *View) Epoch() assignment.Epoch { return v.epoch }
+
+// EpochRevision is the revision of the epoch's record.
+func (v *View) EpochRevision() assignment.Revision { return v.epochRevision }
+
+// Revision is that of the last batch applied.
+func (v *View) Revision() assignment.Revision { return v.revision }
+
+// Producers is the number of producers.
+func (v *View) Producers() int { return v.producers.Len() }
+
+// Unassigned is the number of producers without a collector.
+func (v *View) Unassigned() int { return len(v.unassigned) }
+
+// Producer finds a producer; nil when there is none.
+func (v *View) Producer(id assignment.ProducerID) *Entry {
+	e, _ := v.producers.Get(&Entry{Producer: Producer{ID: id}})
+	return e
+}
+
+// Collector finds a collector; nil when there is none of that id, or only
+// leftovers of one.
+func (v *View) Collector(id assignment.CollectorID) *CollectorEntry {
+	if c := v.collectors[id]; c != nil && c.Collector != nil {
+		return c
+	}
+	return nil
+}
+
+// Collectors calls yield with every known collector, in no order.
+func (v *View) Collectors(yield func(*CollectorEntry) bool) {
+	for _, c := range v.collectors {
+		if c.Collector != nil && !yield(c) {
+			return
+		}
+	}
+}
+
+// Removed finds what is remembered of a producer that left.
+func (v *View) Removed(id assignment.ProducerID) (RemovedEntry, bool) {
+	r, ok := v.removed[id]
+	return r, ok
+}
+
+// AllRemoved calls yield with every producer that is remembered to have left.
+func (v *View) AllRemoved(yield func(RemovedEntry) bool) {
+	for _, r := range v.removed {
+		if !yield(r) {
+			return
+		}
+	}
+}
+
+// Orphans returns up to limit producers without a collector.
+func (v *View) Orphans(limit int) []*Entry {
+	orphans := make([]*Entry, 0, min(limit, len(v.unassigned)))
+	for id := range v.unassigned {
+		if len(orphans) == limit {
+			break
+		}
+		orphans = append(orphans, v.Producer(id))
+	}
+	return orphans
+}
+
+// Snapshot returns the producers as they are now, ordered by id. Reading it
+// needs no guard.
+func (v *View) Snapshot() *btree.BTreeG[*Entry] { return v.producers.Clone() }
+
+// A Change is one change of one collector's set.
+type Change struct {
+	Collector assignment.CollectorID
+	ID        assignment.ProducerID
+
+	// Entry is what the set has under ID from now on; nil: nothing, for the
+	// reason Cause.
+	Entry *Entry
+	Cause assignment.Cause
+}
+
+// Effects are what a batch has changed beside the view itself.
+type Effects struct {
+	// Changes of the collectors' sets.
+	Changes []Change
+
+	// Sessions are the collectors whose session record changed.
+	Sessions []assignment.CollectorID
+
+	// Epoch tells that the epoch changed.
+	Epoch bool
+}
+
+// Put takes a record as it was loaded, with the revision of its last write.
+func (v *View) Put(record Record, revision assignment.Revision) {
+	v.apply(record.Key(), record, revision, &Effects{}, nil)
+}
+
+// Loaded sets the revision of a view after all records were put.
+func (v *View) Loaded(revision assignment.Revision) { v.revision = revision }
+
+// Apply takes the next batch.
+func (v *View) Apply(b Batch) Effects {
+	var effects Effects
+	named := map[assignment.ProducerID]assignment.Cause{}
+	for _, e := range b.Events {
+		if r, ok := e.Record.(*Removed); ok {
+			named[r.ID] = r.Cause
+		}
+	}
+	for _, e := range b.Events {
+		v.apply(e.Key, e.Record, b.Revision, &effects, named)
+	}
+	v.revision = b.Revision
+	return effects
+}
+
+func (v *View) apply(key Key, record Record, revision assignment.Revision, effects *Effects, named map[assignment.ProducerID]assignment.Cause) {
+	switch key.Kind {
+	case KindEpoch:
+		if r, ok := record.(*Epoch); ok {
+			effects.Epoch = v.epoch != "" && v.epoch != r.Epoch
+			v.epoch, v.epochRevision = r.Epoch, revision
+		}
+	case KindProducer:
+		var next *Entry
+		if r, ok := record.(*Producer); ok {
+			next = &Entry{Producer: *r, Revision: revision}
+		}
+		id := assignment.ProducerID(key.ID)
+		effects.Changes = append(effects.Changes, v.setProducer(id, next, named[id])...)
+	case KindCollector, KindSession, KindAck:
+		id := assignment.CollectorID(key.ID)
+		v.setCollectorRecord(id, key.Kind, record, revision)
+		if key.Kind == KindSession {
+			effects.Sessions = append(effects.Sessions, id)
+		}
+	case KindRemoved:
+		if r, ok := record.(*Removed); ok {
+			v.removed[r.ID] = RemovedEntry{r, revision}
+		} else {
+			delete(v.removed, assignment.ProducerID(key.ID))
+		}
+	}
+}
+
+func (v *View) setProducer(id assignment.ProducerID, next *Entry, cause assignment.Cause) []Change {
+	var before, after assignment.CollectorID
+	old := v.Producer(id)
+	if old != nil {
+		before = old.Collector
+	}
+	if next != nil {
+		after = next.Collector
+		v.producers.ReplaceOrInsert(next)
+	} else {
+		v.producers.Delete(&Entry{Producer: Producer{ID: id}})
+	}
+	delete(v.unassigned, id)
+	if next != nil && after == "" {
+		v.unassigned[id] = true
+	}
+	v.count(before, -1)
+	v.count(after, +1)
+
+	var changes []Change
+	if before != "" && before != after {
+		if next != nil {
+			cause = causeOfMove(after)
+		}
+		changes = append(changes, Change{Collector: before, ID: id, Cause: cause})
+	}
+	if after != "" && (before != after || old.Version != next.Version) {
+		changes = append(changes, Change{Collector: after, ID: id, Entry: next})
+	}
+	return changes
+}
+
+// causeOfMove names a removal from one collector by who has the producer now.
+func causeOfMove(after assignment.CollectorID) assignment.Cause {
+	if after == "" {
+		return assignment.CauseUnspecified // nobody collects it
+	}
+	return assignment.CauseHandedOff
+}
+
+func (v *View) count(id assignment.CollectorID, by int) {
+	if id != "" {
+		v.collectorEntry(id).Assigned += by
+		v.forget(id)
+	}
+}
+
+func (v *View) collectorEntry(id assignment.CollectorID) *CollectorEntry {
+	c := v.collectors[id]
+	if c == nil {
+		c = &CollectorEntry{}
+		v.collectors[id] = c
+	}
+	return c
+}
+
+func (v *View) setCollectorRecord(id assignment.CollectorID, kind Kind, record Record, revision assignment.Revision) {
+	c := v.collectorEntry(id)
+	switch kind {
+	case KindCollector:
+		c.Collector, _ = record.(*Collector)
+		c.CollectorRevision = revision
+	case KindSession:
+		c.Session, _ = record.(*Session)
+		c.SessionRevision = revision
+	case KindAck:
+		c.Ack, _ = record.(*Ack)
+		c.AckRevision = revision
+	default:
+	}
+	v.forget(id)
+}
+
+// forget drops an entry that says nothing any more.
+func (v *View) forget(id assignment.CollectorID) {
+	c := v.collectors[id]
+	if c.Collector == nil && c.Session == nil && c.Ack == nil && c.Assigned == 0 {
+		delete(v.collectors, id)
+	}
+}
+
+// Diff tells how the collectors' sets change from one view to another of the
+// same epoch. A removal is named by what the later view remembers.
+func Diff(from, to *View) []Change {
+	var changes []Change
+	from.producers.Ascend(func(old *Entry) bool {
+		next := to.Producer(old.ID)
+		var after assignment.CollectorID
+		if next != nil {
+			after = next.Collector
+		}
+		if old.Collector == "" || old.Collector == after {
+			return true
+		}
+		cause := assignment.CauseUnspecified
+		if next != nil {
+			cause = causeOfMove(after)
+		} else if r, ok := to.Removed(old.ID); ok && r.Revision > to.epochRevision {
+			cause = r.Cause
+		}
+		changes = append(changes, Change{Collector: old.Collector, ID: old.ID, Cause: cause})
+		return true
+	})
+	to.producers.Ascend(func(next *Entry) bool {
+		old := from.Producer(next.ID)
+		if next.Collector != "" && (old == nil || old.Collector != next.Collector || old.Version != next.Version) {
+			changes = append(changes, Change{Collector: next.Collector, ID: next.ID, Entry: next})
+		}
+		return true
+	})
+	return changes
+}
