@@ -1,0 +1,190 @@
+package registrar
+
+import (
+	"context"
+	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+)
+
+// Acknowledge is what a collector did with a snapshot.
+type Acknowledge struct {
+	roster.Ack
+	Generation assignment.Generation
+
+	// Snapshot names the snapshot that this is about.
+	Snapshot string
+
+	// HeldIDs are some of the producers that it holds back.
+	HeldIDs []assignment.ProducerID
+}
+
+// ackState is the last acknowledgement that this process received of a
+// collector.
+type ackState struct {
+	roster.Ack
+	snapshot string
+
+	// changes counts what was worth a write, saved how much of it was written.
+	changes, saved int
+}
+
+// Acknowledge takes an acknowledgement, and explains those of the held producers
+// that are rightly gone.
+func (r *Registrar) Acknowledge(ctx context.Context, cmd Acknowledge) ([]assignment.Removal, error) {
+	cmd.ReceiveTime = time.Now()
+	explained, urgent, err := r.takeAck(cmd)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.RLock()
+	epoch, at := r.view.Epoch(), r.view.Revision()
+	r.mu.RUnlock()
+	if cmd.Epoch == epoch && cmd.Revision > at {
+		r.checkRewound(ctx, epoch, cmd.Revision)
+	}
+	if cmd.Refusal != nil {
+		r.Metrics.Refusals.Inc()
+		r.Logger.WarnContext(ctx, "a collector refused a snapshot", "collector", cmd.Collector,
+			"reason", cmd.Refusal.Reason, "message", cmd.Refusal.Message, "revision", cmd.Refusal.Revision)
+	}
+	if urgent {
+		r.saveAck(ctx, cmd.Collector)
+	}
+	return explained, nil
+}
+
+// takeAck remembers an acknowledgement.
+func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, urgent bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.serving(); err != nil {
+		return nil, false, err
+	}
+	c := r.view.Collector(cmd.Collector)
+	if c == nil {
+		return nil, false, roster.Refuse(roster.NotFound, roster.ReasonUnknownCollector, "collector %q has never registered", cmd.Collector)
+	}
+	stands := c.Collector.Newest()
+	if stands.ID != cmd.Instance || stands.Generation != cmd.Generation || cmd.Epoch != "" && cmd.Epoch != r.view.Epoch() {
+		return nil, false, roster.Refuse(roster.FailedPrecondition, roster.ReasonStaleAcknowledgement,
+			"collector %q: an acknowledgement of epoch %q by generation %d of instance %q; generation %d of %q stands",
+			cmd.Collector, cmd.Epoch, cmd.Generation, cmd.Instance, stands.Generation, stands.ID)
+	}
+	last := r.acks[cmd.Collector]
+	if last == nil {
+		last = &ackState{}
+		r.acks[cmd.Collector] = last
+	}
+	urgent = cmd.Refusal != nil || cmd.Held != last.Held
+	if cmd.Refusal == nil && cmd.Revision == last.Revision {
+		cmd.Refusal = last.Refusal // nothing was accepted since
+	}
+	next := ackState{Ack: cmd.Ack, snapshot: cmd.Snapshot, changes: last.changes, saved: last.saved}
+	// A revision alone is not worth a write: the write would move it again.
+	if urgent || cmd.Snapshot != last.snapshot || cmd.Unrunnable != last.Unrunnable {
+		next.changes++
+	}
+	*last = next
+	return r.view.Explain(cmd.Collector, cmd.HeldIDs), urgent, nil
+}
+
+// lastAck is the newest acknowledgement known here. The caller holds mu.
+func (r *Registrar) lastAck(c *roster.CollectorEntry) *roster.Ack {
+	mine, stored := r.acks[c.Collector.ID], c.Ack
+	if mine != nil && (stored == nil || mine.ReceiveTime.After(stored.ReceiveTime)) {
+		ack := mine.Ack
+		return &ack
+	}
+	return stored
+}
+
+// AcknowledgedRevision is that of the last acknowledgement this process received
+// of a collector in this epoch.
+func (r *Registrar) AcknowledgedRevision(id assignment.CollectorID) assignment.Revision {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if a := r.acks[id]; a != nil && a.Epoch == r.view.Epoch() {
+		return a.Revision
+	}
+	return 0
+}
+
+// saveAcks writes what was acknowledged to the store from time to time, so that
+// other processes know of it.
+func (r *Registrar) saveAcks(ctx context.Context) error {
+	for pause(ctx, ackInterval) {
+		var dirty []assignment.CollectorID
+		r.mu.RLock()
+		for id, a := range r.acks {
+			if a.changes != a.saved {
+				dirty = append(dirty, id)
+			}
+		}
+		r.mu.RUnlock()
+		for _, id := range dirty {
+			r.saveAck(ctx, id)
+		}
+	}
+	return ctx.Err()
+}
+
+func (r *Registrar) saveAck(ctx context.Context, id assignment.CollectorID) {
+	var saved int
+	_, _, err := r.execute(ctx, func(time.Time) (roster.Txn, error) {
+		saved = r.acks[id].changes
+		return r.view.SaveAck(r.acks[id].Ack), nil
+	})
+	if err != nil {
+		r.Logger.DebugContext(ctx, "could not save an acknowledgement", "collector", id, "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.acks[id].saved = max(r.acks[id].saved, saved)
+}
+
+// pruneRemoved forgets producers that left long ago.
+func (r *Registrar) pruneRemoved(ctx context.Context) error {
+	for pause(ctx, pruneInterval) {
+		for more := true; more; {
+			var err error
+			if more, err = r.pruneSome(ctx); err != nil {
+				r.Logger.DebugContext(ctx, "could not forget producers that left", "error", err)
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// pruneSome forgets one batch, and tells whether there is more to forget.
+func (r *Registrar) pruneSome(ctx context.Context) (more bool, err error) {
+	var txns []roster.Txn
+	before := time.Now().Add(-removedTTL)
+	r.mu.RLock()
+	for e := range r.view.AllRemoved {
+		if len(txns) == placeBatch {
+			more = true
+			break
+		}
+		if e.RemoveTime.Before(before) {
+			txns = append(txns, roster.Txn{{Key: e.Key(), Expect: e.Revision}})
+		}
+	}
+	r.mu.RUnlock()
+	if len(txns) == 0 {
+		return false, nil
+	}
+	outcomes, err := r.commit(ctx, txns)
+	if err != nil {
+		return false, err
+	}
+	var newest assignment.Revision
+	conflict := false // another process forgets them too
+	for _, o := range outcomes {
+		newest = max(newest, o.Revision)
+		conflict = conflict || !o.Committed
+	}
+	return more, r.settle(ctx, newest, conflict)
+}

@@ -1,0 +1,389 @@
+// Package registrar keeps the roster: it carries out commands against the store
+// and follows the store's events with its view and the feed.
+//
+// Its invariant: the view and the feed change by the store's events only, in
+// revision order, both at once; a command that was answered OK is durable.
+package registrar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/feed"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config is what a Registrar needs.
+type Config struct {
+	Store Store
+	Feed  *feed.Feed
+
+	// Instance names this registry process.
+	Instance assignment.InstanceID
+
+	// SameStored tells whether two encoded assignments mean the same. It is
+	// asked only when their bytes differ.
+	SameStored func(a, b []byte) bool
+
+	// CheckStored says what is wrong with the encoded assignment of a producer.
+	// One that cannot be read would have every collector that is sent it refuse
+	// its whole set, so the registry does not serve with it. Nil: nothing is.
+	CheckStored func(id assignment.ProducerID, stored []byte) error
+
+	Logger  *slog.Logger
+	Metrics *Metrics
+}
+
+// The times of the registrar.
+const (
+	sessionTTL    = 15 * time.Second
+	ownViewWait   = 1 * time.Second
+	catchUpWait   = 5 * time.Second
+	commitWait    = 10 * time.Second
+	retryDelay    = 500 * time.Millisecond
+	ackInterval   = 5 * time.Second
+	ghostInterval = 10 * time.Second
+	pruneInterval = 10 * time.Minute
+	removedTTL    = 24 * time.Hour
+	closeWait     = 2 * time.Second
+)
+
+// A Registrar is safe for concurrent use. Its methods refuse with
+// roster.Unavailable while it is not serving.
+type Registrar struct {
+	Config
+
+	kick chan struct{} // holds one token when orphans may be placed
+
+	mu       sync.RWMutex // guards all below
+	view     *roster.View
+	loaded   bool // the view is complete and followed
+	leased   bool
+	moved    chan struct{} // closed and replaced whenever the view moves
+	inFlight map[assignment.CollectorID]int
+	acks     map[assignment.CollectorID]*ackState
+	ordinal  int64               // of the last subscription
+	open     map[string]struct{} // subscriptions of this process, by name
+}
+
+// New makes a Registrar. It serves once Run has loaded the view.
+func New(c Config) *Registrar {
+	return &Registrar{
+		Config:   c,
+		kick:     make(chan struct{}, 1),
+		view:     roster.NewView(),
+		moved:    make(chan struct{}),
+		inFlight: map[assignment.CollectorID]int{},
+		acks:     map[assignment.CollectorID]*ackState{},
+		open:     map[string]struct{}{},
+	}
+}
+
+// Run follows the store until ctx ends. It survives every fault of the store by
+// trying again, and fails only on a record that it cannot read: a registry that
+// does not know the whole roll must not call it.
+func (r *Registrar) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.follow(ctx) })
+	group.Go(func() error { return r.lease(ctx) })
+	group.Go(func() error { return r.placeOrphans(ctx) })
+	group.Go(func() error { return r.saveAcks(ctx) })
+	group.Go(func() error { return r.closeGhosts(ctx) })
+	group.Go(func() error { return r.pruneRemoved(ctx) })
+	err := group.Wait()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// Serving reports whether commands are carried out.
+func (r *Registrar) Serving() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.serving() == nil
+}
+
+// AwaitServing waits until commands are carried out.
+func (r *Registrar) AwaitServing(ctx context.Context) error {
+	for {
+		r.mu.RLock()
+		err, moved := r.serving(), r.moved
+		r.mu.RUnlock()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// serving refuses while the registrar is not. The caller holds mu.
+func (r *Registrar) serving() error {
+	if !r.loaded || !r.leased {
+		return roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has no complete view of its store yet")
+	}
+	return nil
+}
+
+// pause waits before another try, and returns false when ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *Registrar) follow(ctx context.Context) error {
+	for {
+		revision, err := r.load(ctx)
+		if err == nil {
+			err = r.Store.Watch(ctx, revision, func(b roster.Batch) error {
+				if err := r.check(b); err != nil {
+					return err
+				}
+				r.apply(b)
+				return nil
+			})
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, ErrUnreadable):
+			return err
+		}
+		r.Metrics.Reloads.Inc()
+		r.Logger.WarnContext(ctx, "lost the store's events, loading anew", "error", err)
+		if !pause(ctx, retryDelay) {
+			return ctx.Err()
+		}
+	}
+}
+
+// check refuses a batch with a producer that no collector could read.
+func (r *Registrar) check(b roster.Batch) error {
+	for _, e := range b.Events {
+		if err := r.checkRecord(e.Record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Registrar) checkRecord(record roster.Record) error {
+	p, ok := record.(*roster.Producer)
+	if !ok || r.CheckStored == nil {
+		return nil
+	}
+	if err := r.CheckStored(p.ID, p.Stored); err != nil {
+		return fmt.Errorf("%w: producer %q: %w", ErrUnreadable, p.ID, err)
+	}
+	return nil
+}
+
+// load reads the roster beside the old view, swaps them, and tells the feed
+// the difference.
+func (r *Registrar) load(ctx context.Context) (assignment.Revision, error) {
+	start := time.Now()
+	view := roster.NewView()
+	revision, err := r.Store.Load(ctx, func(f roster.Found) error {
+		if err := r.checkRecord(f.Record); err != nil {
+			return err
+		}
+		view.Put(f.Record, f.Revision)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	view.Loaded(revision)
+	if view.Epoch() == "" || r.rewound(view) {
+		if err := r.writeEpoch(ctx, view.EpochRevision()); err != nil {
+			return 0, err
+		}
+		return r.load(ctx)
+	}
+	r.install(view)
+	r.Logger.InfoContext(ctx, "loaded the roster", "epoch", view.Epoch(), "revision", revision,
+		"producers", view.Producers(), "duration", time.Since(start))
+	return revision, nil
+}
+
+// rewound tells whether the store is older now than this process has seen it.
+func (r *Registrar) rewound(view *roster.View) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.loaded && r.view.Epoch() == view.Epoch() && r.view.Revision() > view.Revision()
+}
+
+// install swaps in a view that was loaded.
+func (r *Registrar) install(view *roster.View) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.view
+	r.view = view
+	switch {
+	case !r.loaded || old.Epoch() != view.Epoch() || old.Revision() > view.Revision():
+		r.Feed.Load(view.Epoch(), view.Revision(), members(view),
+			roster.Refuse(roster.Unavailable, roster.ReasonEpochChanged, "the registry's store has another history now"))
+	default:
+		r.Feed.Apply(view.Revision(), feedChanges(roster.Diff(old, view)))
+		for c := range view.Collectors {
+			r.keepSession(c.Collector.ID)
+		}
+	}
+	r.loaded = true
+	r.advanced()
+}
+
+// apply takes a batch of events into the view and the feed.
+func (r *Registrar) apply(b roster.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	effects := r.view.Apply(b)
+	if effects.Epoch {
+		r.Feed.Load(r.view.Epoch(), r.view.Revision(), members(r.view),
+			roster.Refuse(roster.Unavailable, roster.ReasonEpochChanged, "the registry's store has a new epoch"))
+	} else {
+		r.Feed.Apply(b.Revision, feedChanges(effects.Changes))
+	}
+	for _, id := range effects.Sessions {
+		r.keepSession(id)
+	}
+	r.advanced()
+}
+
+// keepSession ends the streams of a collector but the one whose session stands.
+func (r *Registrar) keepSession(id assignment.CollectorID) {
+	c := r.view.Collector(id)
+	if c == nil || c.Session == nil {
+		r.Feed.Keep(id, "", roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the subscription's session was lost"))
+		return
+	}
+	r.Feed.Keep(id, c.Session.SubscriptionID, roster.Refuse(roster.Aborted, roster.ReasonSuperseded,
+		"collector %q: another subscription has taken over, generation %d of instance %q", id, c.Session.Generation, c.Session.Instance))
+}
+
+// advanced wakes whoever waits for the view. The caller holds mu.
+func (r *Registrar) advanced() {
+	close(r.moved)
+	r.moved = make(chan struct{})
+	r.Metrics.observe(r.view)
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until the view has reached a revision.
+func (r *Registrar) await(ctx context.Context, revision assignment.Revision) error {
+	for {
+		r.mu.RLock()
+		at, moved := r.view.Revision(), r.moved
+		r.mu.RUnlock()
+		if at >= revision {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// catchUp waits until the view shows at least a revision, for a bounded time.
+func (r *Registrar) catchUp(ctx context.Context, revision assignment.Revision) error {
+	r.mu.RLock()
+	at := r.view.Revision()
+	r.mu.RUnlock()
+	if at >= revision {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
+	if _, err := r.Store.Sync(bounded); err != nil {
+		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "the store does not answer; try another replica")
+	}
+	if err := r.await(bounded, revision); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "behind revision %d; try another replica", revision)
+	}
+	return nil
+}
+
+// lease keeps the lease of this process's sessions.
+func (r *Registrar) lease(ctx context.Context) error {
+	for {
+		err := r.Store.HoldLease(ctx, sessionTTL, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.leased = true
+			r.advanced()
+		})
+		r.mu.Lock()
+		r.leased = false
+		r.mu.Unlock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.Logger.WarnContext(ctx, "lost the lease of the sessions", "error", err)
+		r.Feed.EndAll(roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
+		if !pause(ctx, retryDelay) {
+			return ctx.Err()
+		}
+	}
+}
+
+// writeEpoch begins a new epoch, provided that the one written at the revision
+// before still stands. Another replica doing the same is as good.
+func (r *Registrar) writeEpoch(ctx context.Context, before assignment.Revision) error {
+	record := &roster.Epoch{Epoch: assignment.Epoch(uuid.NewString()), CreateTime: time.Now()}
+	outcomes, err := r.Store.Commit(ctx, []roster.Txn{{{Key: record.Key(), Expect: before, Record: record}}})
+	if err == nil && outcomes[0].Committed {
+		r.Metrics.Epochs.Inc()
+		r.Logger.WarnContext(ctx, "began a new epoch", "epoch", record.Epoch)
+	}
+	return err
+}
+
+// members ranges over every assigned producer of a view, as an item.
+func members(v *roster.View) iter.Seq2[assignment.CollectorID, *feed.Item] {
+	return func(yield func(assignment.CollectorID, *feed.Item) bool) {
+		v.Snapshot().Ascend(func(e *roster.Entry) bool {
+			return e.Collector == "" || yield(e.Collector, item(e))
+		})
+	}
+}
+
+func item(e *roster.Entry) *feed.Item {
+	return &feed.Item{ProducerID: e.ID, Version: e.Version, Role: assignment.RoleOwner, Stored: e.Stored}
+}
+
+func feedChanges(changes []roster.Change) []feed.Change {
+	out := make([]feed.Change, len(changes))
+	for i, c := range changes {
+		out[i] = feed.Change{Collector: c.Collector, ID: c.ID, Cause: c.Cause}
+		if c.Entry != nil {
+			out[i].Item = item(c.Entry)
+		}
+	}
+	return out
+}
