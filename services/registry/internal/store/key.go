@@ -1,0 +1,96 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+)
+
+// Every key begins with keyPrefix; keyEnd is the first one after all of them.
+const (
+	keyPrefix = "/rollcall/v1/"
+	keyEnd    = "/rollcall/v10"
+)
+
+const epochKey = keyPrefix + "epoch"
+
+// folder is what the keys of a kind begin with. The epoch has none.
+func folder(kind roster.Kind) (string, bool) {
+	switch kind {
+	case roster.KindProducer:
+		return keyPrefix + "producers/", true
+	case roster.KindCollector:
+		return keyPrefix + "collectors/", true
+	case roster.KindSession:
+		return keyPrefix + "sessions/", true
+	case roster.KindAck:
+		return keyPrefix + "acks/", true
+	case roster.KindRemoved:
+		return keyPrefix + "removed/", true
+	default:
+		return "", false
+	}
+}
+
+// formatKey is where a record stands in the store.
+func formatKey(key roster.Key) (string, error) {
+	if key == (roster.Key{Kind: roster.KindEpoch}) {
+		return epochKey, nil
+	}
+	in, ok := folder(key.Kind)
+	if !ok {
+		return "", fmt.Errorf("%w: no key for kind %d and id %q", ErrInvalid, key.Kind, key.ID)
+	}
+	if err := checkKeyID(key); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return in + key.ID, nil
+}
+
+// parseKey is the inverse of formatKey. A key that only another version knows
+// is not known, which is no error: it is nobody's record here.
+func parseKey(s string) (key roster.Key, known bool, err error) {
+	if s == epochKey {
+		return roster.Key{Kind: roster.KindEpoch}, true, nil
+	}
+	rest, ok := strings.CutPrefix(s, keyPrefix)
+	if !ok {
+		return roster.Key{}, false, nil
+	}
+	// Only the first slash ends the name of the kind: a producer's id may have
+	// slashes of its own.
+	kind, id, ok := strings.Cut(rest, "/")
+	if !ok {
+		return roster.Key{}, false, nil
+	}
+	switch kind {
+	case "producers":
+		key = roster.ProducerKey(assignment.ProducerID(id))
+	case "collectors":
+		key = roster.CollectorKey(assignment.CollectorID(id))
+	case "sessions":
+		key = roster.SessionKey(assignment.CollectorID(id))
+	case "acks":
+		key = roster.AckKey(assignment.CollectorID(id))
+	case "removed":
+		key = roster.RemovedKey(assignment.ProducerID(id))
+	default:
+		return roster.Key{}, false, nil
+	}
+	if err := checkKeyID(key); err != nil {
+		return roster.Key{}, false, fmt.Errorf("%w: key %q: %w", ErrUndecodable, s, err)
+	}
+	return key, true, nil
+}
+
+func checkKeyID(key roster.Key) error {
+	var err error
+	if key.Kind == roster.KindProducer || key.Kind == roster.KindRemoved {
+		_, err = assignment.ParseProducerID(key.ID)
+	} else {
+		_, err = assignment.ParseCollectorID(key.ID)
+	}
+	return err
+}
