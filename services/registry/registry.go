@@ -1,0 +1,294 @@
+// Package registry is the registry, assembled: who produces metrics, who
+// collects them, and which collector has which producer.
+//
+// Its invariant: it serves nothing before it knows the whole roll, and its stop
+// is bounded.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/api"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/feed"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// A MemoryStore keeps the roster in memory, for tests. It outlives the
+// registries that use it.
+type MemoryStore = store.Memory
+
+// NewMemoryStore makes an empty one.
+func NewMemoryStore() *MemoryStore { return store.NewMemory() }
+
+// Config says how a registry runs.
+type Config struct {
+	// Listener is where gRPC is served, HTTPListener where metrics and probes
+	// are. The registry closes both.
+	Listener     net.Listener
+	HTTPListener net.Listener
+
+	// DataDir is where the embedded store keeps its files. Memory, if set, is
+	// used in its place.
+	DataDir string
+	Memory  *MemoryStore
+
+	// QuotaBytes bounds the embedded store; 0: 8 GiB.
+	QuotaBytes int64
+
+	// SelfID and SelfEndpoint register the registry itself as a producer. Empty:
+	// it does not.
+	SelfID       string
+	SelfEndpoint string
+
+	// AllowRanges are the only address ranges that endpoints may lie in; empty:
+	// any but link-local, multicast and unspecified addresses.
+	AllowRanges []netip.Prefix
+
+	// Heartbeat is the interval of heartbeats; 0: 5 s.
+	Heartbeat time.Duration
+
+	// StopGrace bounds the stop; 0: 10 s.
+	StopGrace time.Duration
+
+	Logger  *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+// The defaults of a Config.
+const (
+	DefaultHeartbeat = 5 * time.Second
+	DefaultStopGrace = 10 * time.Second
+	DefaultQuota     = 8 << 30
+	renewAfter       = 200 * time.Second
+)
+
+// A Registry is one registry process.
+type Registry struct {
+	config    Config
+	instance  assignment.InstanceID
+	feed      *feed.Feed
+	registrar *registrar.Registrar
+	server    *grpc.Server
+	health    *health.Server
+	web       *http.ServeMux
+	store     *store.Store
+}
+
+// New assembles a registry and opens its store.
+func New(ctx context.Context, c Config) (*Registry, error) {
+	if c.Heartbeat == 0 {
+		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.StopGrace == 0 {
+		c.StopGrace = DefaultStopGrace
+	}
+	if c.QuotaBytes == 0 {
+		c.QuotaBytes = DefaultQuota
+	}
+	if c.Metrics == nil {
+		c.Metrics = process.NewMetricsRegistry()
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	r := &Registry{config: c, instance: assignment.InstanceID(uuid.NewString()), feed: feed.New(c.Heartbeat)}
+	var err error
+	if r.store, err = openStore(ctx, c); err != nil {
+		return nil, err
+	}
+	r.assemble() //nolint:contextcheck // the interceptors that it makes take each call's own context
+	return r, nil
+}
+
+// check refuses what could not work.
+func (c *Config) check() error {
+	if c.Heartbeat < 0 || c.StopGrace < 0 {
+		return fmt.Errorf("heartbeat %v, stop grace %v: want more than 0", c.Heartbeat, c.StopGrace)
+	}
+	if c.SelfID == "" {
+		return nil
+	}
+	if _, err := assignment.ParseProducerID(c.SelfID); err != nil {
+		return fmt.Errorf("the registry's own producer id: %w", err)
+	}
+	if _, err := endpoint.Parse(c.SelfEndpoint); err != nil {
+		return fmt.Errorf("the registry's own endpoint: %w", err)
+	}
+	return nil
+}
+
+func openStore(ctx context.Context, c Config) (*store.Store, error) {
+	if c.Memory != nil {
+		return c.Memory.Open(), nil
+	}
+	s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	return s, nil
+}
+
+func (r *Registry) assemble() {
+	c := r.config
+	metrics, apiMetrics := registrar.NewMetrics(), api.NewMetrics()
+	c.Metrics.MustRegister(metrics, apiMetrics)
+	r.registrar = registrar.New(registrar.Config{
+		Store:       r.store,
+		Feed:        r.feed,
+		Instance:    r.instance,
+		SameStored:  api.SameStored,
+		CheckStored: api.CheckStored,
+		Logger:      c.Logger,
+		Metrics:     metrics,
+	})
+	r.server, r.health = process.NewGRPCServer(process.GRPCConfig{
+		Logger:     c.Logger,
+		Registerer: c.Metrics,
+		Unary:      []grpc.UnaryServerInterceptor{api.UnaryErrors(c.Logger)},
+		Stream:     []grpc.StreamServerInterceptor{api.StreamErrors(c.Logger)},
+		Options:    []grpc.ServerOption{grpc.ForceServerCodecV2(wire.Codec())},
+	})
+	api.New(api.Config{
+		Registrar:  r.registrar,
+		Instance:   r.instance,
+		Endpoints:  endpoint.Policy{Allow: c.AllowRanges},
+		RenewAfter: renewAfter,
+		Heartbeat:  c.Heartbeat,
+		Logger:     c.Logger,
+		Metrics:    apiMetrics,
+	}).Register(r.server)
+	r.web = http.NewServeMux()
+	process.AddProbes(r.web, c.Metrics, r.ready)
+}
+
+// ready is nil once the roll is known.
+func (r *Registry) ready() error {
+	if !r.registrar.Serving() {
+		return errors.New("the roll is not known yet")
+	}
+	return nil
+}
+
+// Run serves until ctx ends, then stops: subscribers are told to go, streams
+// end, the servers drain, the store is closed.
+func (r *Registry) Run(ctx context.Context) error {
+	c := r.config
+	defer r.close(ctx)
+	// What serves outlives ctx for the time of the stop; what follows the store
+	// outlives what serves.
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopInner()
+	serving, stopServing := context.WithCancelCause(inner)
+	defer stopServing(nil)
+
+	engine, inner := errgroup.WithContext(inner)
+	engine.Go(func() error { return r.registrar.Run(inner) })
+
+	servers, serving := errgroup.WithContext(serving)
+	servers.Go(func() error { return process.ServeGRPC(serving, r.server, c.Listener, c.StopGrace) })
+	if c.HTTPListener != nil {
+		servers.Go(func() error {
+			return process.ServeHTTP(serving, r.web, c.HTTPListener, c.StopGrace, c.Logger)
+		})
+	}
+	servers.Go(func() error { return r.announce(serving) })
+	c.Logger.InfoContext(ctx, "the registry runs", "address", c.Listener.Addr().String(), "version", process.Version, "instance", r.instance)
+
+	select {
+	case <-ctx.Done():
+		r.dismiss(ctx)
+	case <-inner.Done(): // the registrar gave up
+	case <-serving.Done(): // a server gave up
+	}
+	stopServing(context.Canceled)
+	err := servers.Wait()
+	stopInner()
+	err = errors.Join(err, engine.Wait())
+	c.Logger.InfoContext(ctx, "the registry has stopped", "error", err)
+	return err
+}
+
+// dismiss tells subscribers to go elsewhere. The window within which they come
+// back grows with their number.
+func (r *Registry) dismiss(ctx context.Context) {
+	n := r.feed.Subscribers()
+	window := min(time.Duration(n)*20*time.Millisecond+time.Second, 30*time.Second)
+	r.config.Logger.InfoContext(ctx, "stopping", "subscribers", n)
+	r.health.Shutdown()
+	r.feed.Dismiss(assignment.GoAway{
+		Reason:        1,
+		Message:       "the registry is stopping",
+		RetryAfterMax: window,
+	}, roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry is stopping"))
+}
+
+func (r *Registry) close(ctx context.Context) {
+	if err := r.store.Close(); err != nil {
+		r.config.Logger.WarnContext(ctx, "could not close the store", "error", err)
+	}
+}
+
+// announce keeps the health status of the services and the registry's own
+// registration as a producer.
+func (r *Registry) announce(ctx context.Context) error {
+	poll := time.NewTicker(time.Second)
+	defer poll.Stop()
+	var registered time.Time
+	r.report(healthv1.HealthCheckResponse_NOT_SERVING)
+	for ctx.Err() == nil && r.registrar.AwaitServing(ctx) == nil {
+		r.report(healthv1.HealthCheckResponse_SERVING)
+		if r.config.SelfID != "" && time.Since(registered) > renewAfter && r.registerSelf(ctx) == nil {
+			registered = time.Now()
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+		}
+		if !r.registrar.Serving() {
+			r.report(healthv1.HealthCheckResponse_NOT_SERVING)
+		}
+	}
+	return nil
+}
+
+// report sets the health of every service. That of the process as a whole, the
+// empty name, stays as it is: it lives.
+func (r *Registry) report(status healthv1.HealthCheckResponse_ServingStatus) {
+	for name := range r.server.GetServiceInfo() {
+		r.health.SetServingStatus(name, status)
+	}
+}
+
+func (r *Registry) registerSelf(ctx context.Context) error {
+	a := &assignment.Assignment{
+		ProducerID: assignment.ProducerID(r.config.SelfID),
+		Endpoint:   r.config.SelfEndpoint,
+		Interval:   wire.DefaultInterval,
+		Timeout:    wire.DefaultTimeout,
+		Labels:     []assignment.Label{{Name: "job", Value: "rollcall-registry"}},
+	}
+	result := r.registrar.RegisterProducers(ctx, []registrar.RegisterProducer{{ID: a.ProducerID, Stored: wire.EncodeStored(a)}})[0]
+	if result.Err != nil {
+		r.config.Logger.WarnContext(ctx, "could not register itself as a producer", "error", result.Err)
+	}
+	return result.Err
+}
