@@ -1,0 +1,53 @@
+// Package sample holds the plain types that a collection produces and a sink
+// stores. Its one invariant: a Batch is the whole result of one collection,
+// and a sink keeps all of it or none of it.
+package sample
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
+)
+
+// A Series is one time series as a producer exposes it, with its final labels.
+// The collector of a producer makes one Series for each series it has seen and
+// hands out the same pointer at every collection, so that a sink can remember
+// what it knows of it. It is immutable but for Ref.
+type Series struct {
+	// Labels are the final labels, sorted, the metric name included.
+	Labels labels.Labels
+
+	// Hash is Labels.Hash().
+	Hash uint64
+
+	// Meta is the HELP, TYPE and UNIT of the metric family, nil when the
+	// producer told none.
+	Meta *metadata.Metadata
+
+	// Ref belongs to the embedded store: its own number for this series, or
+	// zero. Other sinks must not touch it.
+	Ref atomic.Uint64
+}
+
+// A Sample is one value of one series. A stale marker is a Sample whose Value
+// is value.StaleNaN.
+type Sample struct {
+	Series *Series
+
+	// Time is in milliseconds since the Unix epoch.
+	Time int64
+
+	Value float64
+
+	// Exemplar is nil for nearly every sample.
+	Exemplar *exemplar.Exemplar
+}
+
+// A Batch is what one collection of one producer yields: its samples, the
+// synthetic series (up and the scrape_ ones) and the stale markers. The caller
+// may reuse it once the sink has returned; the Series it points to live on.
+type Batch struct {
+	Samples []Sample
+}
