@@ -1,0 +1,116 @@
+package schedule
+
+import (
+	"context"
+	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+)
+
+// A state is where an entry is between its due times.
+type state uint8
+
+const (
+	// unopened: there is no collection; no assignment could be opened yet.
+	unopened state = iota
+
+	// blocked: an earlier collection of the same producer has not ended.
+	blocked
+
+	// idle: not before the next due time.
+	idle
+
+	// waiting: in the queue ready, or in firsts before its first collection.
+	waiting
+
+	// running: a goroutine has the collection.
+	running
+)
+
+// noSlot is the slot of an entry that is not in the heap.
+const noSlot = -1
+
+// An entry is one applied producer from its first assignment to its removal. A
+// producer that comes back gets another one. All but id is guarded by
+// Schedule.mu; there are many of them and most are idle, so each byte counts.
+type entry struct {
+	id         assignment.ProducerID
+	collection Collection // nil in the state unopened only
+
+	// work is what the collection runs; pending is what it shall run as soon
+	// as it does not run, nil for no change.
+	work    *assignment.Assignment
+	pending *assignment.Assignment
+
+	// cancel ends the collection that runs, nil when none does.
+	cancel context.CancelFunc
+
+	before, behind *entry        // in a queue
+	since          time.Duration // when it came into the queue, monotonic
+	stamp          int64         // the due time it waits for, ms; 0 is the time of the start
+
+	slot  int32 // in the heap of due times
+	state state
+	first bool // waits for its first collection
+	gone  bool // removed
+	stale bool // what End is told
+
+	record record
+}
+
+// A record is what an entry's collections came to, without pointers where that
+// can be. Times are nanoseconds of Unix time, 0 for never.
+type record struct {
+	start    int64
+	duration time.Duration
+	samples  int
+	bytes    int64
+
+	success, failure, failingSince int64
+
+	message                     string // of the last failure
+	successes, failures, missed int64
+	reason                      Reason // of the last failure
+	failed                      bool   // the last collection did
+}
+
+// add takes in a result that was complete at a time.
+func (r *record) add(result *Result, at int64) {
+	r.start, r.duration = result.Start.UnixNano(), result.Duration
+	r.samples, r.bytes = result.Samples, result.BodyBytes
+	r.failed = result.Reason != ReasonNone
+	if !r.failed {
+		r.successes++
+		r.success, r.failingSince = at, 0
+		return
+	}
+	r.failures++
+	r.failure = at
+	r.reason, r.message = result.Reason, result.Message
+	if r.failingSince == 0 {
+		r.failingSince = at
+	}
+}
+
+// last is the result of the last collection, zero before the first one.
+func (r *record) last() Result {
+	if r.start == 0 {
+		return Result{}
+	}
+	result := Result{
+		Start: time.Unix(0, r.start), Duration: r.duration,
+		Samples: r.samples, BodyBytes: r.bytes,
+	}
+	if r.failed {
+		result.Reason, result.Message = r.reason, r.message
+	}
+	return result
+}
+
+// unixTime is the time of nanoseconds of Unix time, zero for 0.
+func unixTime(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
