@@ -1,0 +1,278 @@
+package scrape
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+)
+
+// keepMisses is after how many collections without an exposition the cache of
+// a producer is dropped.
+const keepMisses = 10
+
+// A Collection pulls one producer. Update, Collect and End are for the schedule,
+// one call at a time; the other methods are safe for concurrent use.
+type Collection struct {
+	scraper  *Scraper
+	target   atomic.Pointer[target] // written by Update
+	families families
+
+	// All below belongs to the schedule's calls.
+	report   report
+	cache    cache
+	misses   int
+	lastSize int
+
+	// The format of the last Content-Type, so that it is not parsed again.
+	lastType   string
+	lastFormat assignment.Format
+	lastKnown  bool
+}
+
+func newCollection(s *Scraper, t *target) *Collection {
+	c := &Collection{scraper: s, report: s.newReport(t)}
+	c.target.Store(t)
+	return c
+}
+
+// ProducerID is the id of the producer that is pulled.
+func (c *Collection) ProducerID() assignment.ProducerID {
+	return c.target.Load().assignment.ProducerID
+}
+
+// Labels are those put on every series of the producer, job and instance among
+// them.
+func (c *Collection) Labels() labels.Labels { return c.target.Load().set }
+
+// Metadata ranges over the metric families that the producer has told of
+// lately, in no order.
+func (c *Collection) Metadata() iter.Seq2[string, metadata.Metadata] {
+	return func(yield func(string, metadata.Metadata) bool) {
+		for _, fam := range c.families.list() {
+			if !yield(fam.name, *fam.meta) {
+				return
+			}
+		}
+	}
+}
+
+// Update takes a changed assignment. Where it changes the series, those of
+// before get their stale markers at the next collection.
+func (c *Collection) Update(a *assignment.Assignment) error {
+	t, err := compile(a, c.scraper.limits)
+	if err != nil {
+		return err
+	}
+	old := c.target.Load()
+	c.target.Store(t)
+	if t.sameSeries(old) {
+		return nil
+	}
+	known := len(c.cache.tracks)
+	c.cache.forget()
+	if !labels.Equal(t.set, old.set) {
+		c.report.retire(&c.cache)
+		c.report = c.scraper.newReport(t)
+		c.report.adopt(&c.cache)
+	}
+	c.scraper.metrics.series.Add(float64(len(c.cache.tracks) - known))
+	return nil
+}
+
+// Collect pulls the producer once and stores what it got at that time. Ended by
+// a cancelled ctx it stores nothing; at a deadline it stores the failure.
+func (c *Collection) Collect(ctx context.Context, at time.Time) schedule.Result {
+	start := time.Now()
+	s := c.scraper
+	sc := s.scratch()
+	defer s.release(sc)
+
+	size, f := c.fetch(ctx, at, sc)
+	if f == nil && cancelled(ctx) {
+		// Between the end of the pull and here.
+		f = interrupted(ctx, ctx, ctx.Err())
+	}
+	known := len(c.cache.tracks)
+	c.settle(sc, f)
+	took := time.Since(start)
+	if f == nil || !f.cancelled {
+		if err := c.store(ctx, at.UnixMilli(), took, sc, f); err != nil {
+			f = unstored(f, err)
+		}
+	}
+	s.metrics.series.Add(float64(len(c.cache.tracks) - known))
+
+	result := schedule.Result{Start: start, Duration: took, Samples: sc.samples, BodyBytes: size}
+	if f != nil {
+		result.Reason, result.Message = f.reason, f.message
+	}
+	return result
+}
+
+// fetch pulls and reads: from here on the samples are in the batch, or there is
+// a failure.
+func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (size int64, f *failure) {
+	t := c.target.Load()
+	c.cache.begin()
+	ans, f := c.scraper.pull(ctx, t, c.lastSize)
+	if f != nil {
+		return 0, f
+	}
+	defer ans.body.release()
+	// An empty body now and then says nothing about the next one.
+	if n := len(ans.body.b); n > 0 {
+		c.lastSize = n + n/16
+	}
+	r := reading{
+		scratch: sc, target: t, cache: &c.cache, families: &c.families, reserved: c.report[:],
+		at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
+	}
+	return int64(len(ans.body.b)), c.read(&r, ans)
+}
+
+// read reads an answer, and takes what it told of families or leaves it.
+func (c *Collection) read(r *reading, ans answer) *failure {
+	format, known := c.format(r.target, ans.contentType)
+	if !known {
+		c.scraper.metrics.fallbacks.Inc()
+	}
+	c.families.mu.Lock()
+	defer c.families.mu.Unlock()
+	if f := r.read(ans.body.b, format); f != nil {
+		c.families.reject()
+		if !known && f.reason == schedule.ReasonMalformed {
+			f = fail(f.reason, "%.200s (Content-Type %.50q is not supported)", f.message, ans.contentType)
+		}
+		return f
+	}
+	c.families.accept(c.cache.pass, r.target.limits.Samples)
+	return nil
+}
+
+// format is the one to read an answer in; known is false when that is only a
+// guess.
+func (c *Collection) format(t *target, contentType string) (format assignment.Format, known bool) {
+	if contentType != c.lastType {
+		c.lastType = strings.Clone(contentType)
+		c.lastFormat, c.lastKnown = formatOf(contentType)
+	}
+	if c.lastKnown {
+		return c.lastFormat, true
+	}
+	return t.assignment.FallbackFormat, false
+}
+
+// settle accepts or rejects what the pass put into the cache.
+func (c *Collection) settle(sc *scratch, f *failure) {
+	if f == nil {
+		c.misses = 0
+		c.cache.accept(sc)
+		return
+	}
+	c.cache.reject(sc)
+	clear(sc.batch.Samples)
+	sc.batch.Samples = sc.batch.Samples[:0]
+	if !f.cancelled {
+		c.misses++
+	}
+}
+
+// store writes the batch: the samples of a success, the stale markers, and the
+// report.
+func (c *Collection) store(ctx context.Context, at int64, took time.Duration, sc *scratch, f *failure) error {
+	samples, added := len(sc.batch.Samples), sc.added
+	if f != nil {
+		added = 0
+	}
+	stale := c.vanish(&sc.batch, at, f == nil)
+	c.report.write(&sc.batch, at, f == nil, took, sc.samples, added)
+	err := c.scraper.write(ctx, &sc.batch)
+	if err == nil {
+		c.cache.stored(f == nil)
+		for _, tr := range c.report {
+			tr.live = true
+		}
+		c.scraper.metrics.staleMarkers.Add(float64(stale))
+		if f == nil {
+			c.scraper.metrics.stored(sc, samples)
+		}
+	}
+	switch {
+	case f == nil:
+		c.cache.compact()
+	case c.misses >= keepMisses:
+		c.cache.forget()
+	}
+	return err
+}
+
+// vanish adds the stale markers that are owed: those of series that are not
+// among the samples of this pass.
+func (c *Collection) vanish(b *sample.Batch, at int64, seen bool) (stale int) {
+	for _, tr := range c.cache.tracks {
+		if c.cache.vanished(tr, seen, at) {
+			b.Samples = append(b.Samples, sample.Sample{Series: tr.series, Time: at, Value: staleNaN()})
+			stale++
+		}
+	}
+	return stale
+}
+
+// End is the last call. With stale, every series the producer has gets its
+// stale marker at that time, the synthetic ones too.
+func (c *Collection) End(at time.Time, stale bool) {
+	s := c.scraper
+	s.ended(c)
+	if stale {
+		sc := s.scratch()
+		defer s.release(sc)
+		n := c.vanish(&sc.batch, at.UnixMilli(), false)
+		for _, tr := range c.report {
+			if tr.live {
+				sc.batch.Samples = append(sc.batch.Samples, sample.Sample{Series: tr.series, Time: at.UnixMilli(), Value: staleNaN()})
+				n++
+			}
+		}
+		c.bury(&sc.batch, n)
+	}
+	s.metrics.series.Sub(float64(len(c.cache.tracks)))
+	c.cache = cache{}
+	c.families.drop()
+}
+
+// bury writes the last stale markers. Nobody is left to be told of an error.
+func (c *Collection) bury(b *sample.Batch, n int) {
+	if n == 0 {
+		return
+	}
+	s := c.scraper
+	if err := s.write(context.Background(), b); err != nil {
+		s.metrics.lostStaleMarkers.Add(float64(n))
+		s.logger.Warn("stale markers of an ended producer were lost",
+			slog.String("producer_id", string(c.ProducerID())), slog.Int("series", n), slog.Any("error", err))
+		return
+	}
+	s.metrics.staleMarkers.Add(float64(n))
+}
+
+func (s *Scraper) scratch() *scratch {
+	if sc, ok := s.scratches.Get().(*scratch); ok {
+		return sc
+	}
+	return newScratch()
+}
+
+func (s *Scraper) release(sc *scratch) {
+	sc.reset()
+	s.scratches.Put(sc)
+}

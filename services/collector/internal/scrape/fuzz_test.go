@@ -1,0 +1,149 @@
+package scrape_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/textparse"
+	"github.com/prometheus/prometheus/model/value"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
+)
+
+// FuzzExposition: whatever a producer says, all of it is stored or nothing, and
+// the collection after it knows what is owed.
+func FuzzExposition(f *testing.F) {
+	for _, p := range parityScript {
+		f.Add([]byte(p.body), p.contentType)
+	}
+	for _, s := range []string{
+		"", "\n", "# EOF\n", "a 1", "a 1\n\x00", "#\x00", "a{b=\"\x00", "{\"a\xff\"} 1\n", "a{b=\"\n\"} 1\n", "a{,} 1\n", "{} 1\n",
+		"# HELP \"a\nb\" c\n", "# TYPE a \n", "a 1 # {} 1\n# EOF\n", "a 1 # {a=\"b\"} 1 1\n# EOF\n", "# UNIT a_b b\n# EOF\n",
+		"a_bucket{le=\"x\"} 1 1 # {\"a\"=\"\"} 1\n# EOF", "up 1\nup{job=\"\"} 2\n", "a 1 5\na 1 5\na 2\n", "a_total 1e400\n",
+	} {
+		f.Add([]byte(s), "text/plain")
+		f.Add([]byte(s), openMetrics)
+	}
+	var answer atomic.Pointer[page]
+	pipes := newPipeNet()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p := answer.Load()
+		w.Header()["Content-Type"] = []string{p.contentType}
+		_, _ = io.WriteString(w, p.body)
+	})}
+	go func() { _ = server.Serve(pipes) }()
+	f.Cleanup(func() { server.Close() })
+	out := &sink{t: f}
+	s := scrape.New(scrape.Config{Sink: out, DialContext: pipes.dial})
+	f.Cleanup(s.Close)
+
+	f.Fuzz(func(t *testing.T, body []byte, contentType string) {
+		out.t = t
+		// Not every string is a header.
+		contentType = strings.Map(func(r rune) rune {
+			if r < ' ' || r > '~' {
+				return -1
+			}
+			return r
+		}, contentType)
+		c, err := s.Open(producer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.End(time.Now(), false)
+		collect := func(p page) ([]sample.Sample, schedule.Result) {
+			answer.Store(&p)
+			result := c.Collect(t.Context(), time.Now())
+			batches := out.take()
+			if len(batches) != 1 {
+				t.Fatalf("%d batches: %+v", len(batches), result)
+			}
+			return batches[0], result
+		}
+		const reports = 5
+		first, result := collect(page{contentType: contentType, body: string(body)})
+		checkFuzzed(t, body, contentType, first, result)
+		if strings.Contains(result.Message, "the parser failed") {
+			t.Logf("a panic of the parser: %s", result.Message)
+		}
+
+		// Once more: nothing is new, nothing is stale.
+		again, result2 := collect(page{contentType: contentType, body: string(body)})
+		if len(again) != len(first) || result2.Reason != result.Reason || result2.Samples != result.Samples {
+			t.Errorf("%d samples, then %d; %+v, then %+v", len(first), len(again), result, result2)
+		}
+		if n := count(again, isStale); n != 0 {
+			t.Errorf("%d stale markers, want none", n)
+		}
+
+		// Nothing any more: all that had no time stamp is stale.
+		live := map[string]bool{}
+		for _, one := range again[:len(again)-reports] {
+			if one.Time == again[len(again)-1].Time {
+				live[one.Series.Labels.String()] = true
+			}
+		}
+		last, _ := collect(page{contentType: "text/plain"})
+		if n := count(last, isStale); n != len(live) || len(last) != n+reports {
+			t.Errorf("%d stale markers in %d samples, want %d", n, len(last), len(live))
+		}
+	})
+}
+
+func isStale(s sample.Sample) bool { return value.IsStaleNaN(s.Value) }
+
+func count(samples []sample.Sample, f func(sample.Sample) bool) (n int) {
+	for _, s := range samples {
+		if f(s) {
+			n++
+		}
+	}
+	return n
+}
+
+// checkFuzzed compares a collection with what the parser makes of its body.
+func checkFuzzed(t *testing.T, body []byte, contentType string, samples []sample.Sample, result schedule.Result) {
+	t.Helper()
+	up := samples[len(samples)-5].Value
+	if (up == 1) != (result.Reason == schedule.ReasonNone) {
+		t.Errorf("up %v, %+v", up, result)
+	}
+	if result.Reason != schedule.ReasonNone {
+		if len(samples) != 5 {
+			t.Errorf("%d samples of a failed collection", len(samples))
+		}
+		return
+	}
+	if len(body) == 0 {
+		return
+	}
+	// Fallbacks apart, the format is as textparse has it.
+	p, _ := textparse.New(body, contentType, labels.NewSymbolTable(), textparse.ParserOptions{FallbackContentType: "text/plain"})
+	if _, isProto := p.(*textparse.ProtobufParser); isProto {
+		return
+	}
+	n := 0
+	for {
+		entry, err := p.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("stored, though malformed: %v", err)
+		}
+		if entry == textparse.EntrySeries {
+			n++
+		}
+	}
+	if result.Samples != n || len(samples) > n+5 {
+		t.Errorf("%d samples, %d of them stored, want %d", result.Samples, len(samples)-5, n)
+	}
+}
