@@ -1,0 +1,129 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
+)
+
+// A Series.Ref is the store's reference in the lower bits and the store's mark
+// in the upper ones. The store itself keeps its references within 40 bits.
+const (
+	refBits     = 40
+	refMarkBits = 64 - refBits
+)
+
+// maxAhead is how far in the future a sample may be, as in Prometheus. One
+// sample beyond would make the store refuse all others as too old.
+const maxAhead = 10 * time.Minute
+
+// Write stores a batch: all of it or, with an error, none of it. Samples that
+// the store refuses are skipped and counted by reason, as Prometheus does; that
+// is no error. Use Append to learn how many they were.
+func (t *TSDB) Write(ctx context.Context, b *sample.Batch) error {
+	_, err := t.Append(ctx, b)
+	return err
+}
+
+// Append is Write for a caller who wants to know what was refused. Two writers
+// that store the same series at the same time under different values race: one
+// is kept, and the other is not always among the refused.
+func (t *TSDB) Append(ctx context.Context, b *sample.Batch) (Refused, error) {
+	if err := ctx.Err(); err != nil {
+		return Refused{}, fmt.Errorf("write batch: %w", err)
+	}
+	if !t.users.enter() {
+		return Refused{}, fmt.Errorf("write batch: %w", ErrClosed)
+	}
+	defer t.users.leave()
+
+	start := time.Now()
+	refused, err := t.append(ctx, b, start.Add(maxAhead).UnixMilli())
+	if err != nil {
+		t.metrics.failures.Inc()
+		return Refused{}, fmt.Errorf("write batch: %w", err)
+	}
+	t.metrics.duration.Observe(time.Since(start).Seconds())
+	t.metrics.samples.Add(float64(len(b.Samples) - refused.Samples()))
+	refused.count(t.metrics)
+	return refused, nil
+}
+
+// append is one transaction of the store.
+func (t *TSDB) append(ctx context.Context, b *sample.Batch, latest int64) (Refused, error) {
+	seen, _ := t.tallies.Get().(*tally)
+	defer func() {
+		seen.reset()
+		t.tallies.Put(seen)
+	}()
+
+	// The second kind of appender: the first is announced for removal, and
+	// Prometheus's own scraping uses this one.
+	app := t.db.AppenderV2(ctx)
+	var refused Refused
+	for i := range b.Samples {
+		s := &b.Samples[i]
+		if s.Time > latest {
+			refused.TooNew++
+			continue
+		}
+		if err := t.appendSample(app, seen, s); err != nil && !refused.add(err) {
+			return Refused{}, errors.Join(fmt.Errorf("series %s: %w", s.Series.Labels, err), app.Rollback())
+		}
+	}
+	return refused, app.Commit()
+}
+
+// appendSample puts one sample into the transaction and remembers the store's
+// reference of its series.
+func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sample) error {
+	// A reference whose series is gone from the head is as good as none: the
+	// store then finds or makes the series by its labels, and says the new one.
+	known := t.ref(s.Series)
+	ref := known
+	if ref == 0 {
+		if g, ok := app.(storage.GetRef); ok {
+			ref, _ = g.GetRef(s.Series.Labels, s.Series.Hash)
+		}
+	}
+	if err := seen.check(ref, s.Time, s.Value); err != nil {
+		return err
+	}
+	opts := storage.AOptions{
+		// A stale marker ends a series. One that comes behind the newest sample
+		// of its series ends nothing: somebody else goes on with it.
+		RejectOutOfOrder: value.IsStaleNaN(s.Value),
+	}
+	if s.Exemplar != nil {
+		e := *s.Exemplar
+		if !e.HasTs {
+			e.Ts = s.Time
+		}
+		opts.Exemplars = []exemplar.Exemplar{e}
+	}
+	got, err := app.Append(ref, s.Series.Labels, 0, s.Time, s.Value, nil, nil, opts)
+	if got == 0 {
+		return err
+	}
+	if got != known {
+		s.Series.Ref.Store(t.mark | uint64(got))
+	}
+	seen.add(got, s.Time, s.Value)
+	return err
+}
+
+// ref answers zero for a series that this store has not seen.
+func (t *TSDB) ref(s *sample.Series) storage.SeriesRef {
+	ref := s.Ref.Load()
+	if ref&^(1<<refBits-1) != t.mark {
+		return 0
+	}
+	return storage.SeriesRef(ref & (1<<refBits - 1))
+}
