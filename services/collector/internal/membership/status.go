@@ -1,0 +1,125 @@
+package membership
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/snapshot"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+)
+
+// Status is the state of a collector's set.
+type Status struct {
+	snapshot.Position
+	AcceptedCount int
+	Digest        assignment.Digest
+	HeldCount     int
+	LastSeal      time.Time // zero before the first one of this process
+	Persisted     bool
+	LastRefusal   *assignment.Refusal
+
+	// Subscription and SnapshotID tell which snapshot was sealed or refused
+	// last.
+	Subscription Subscription
+	SnapshotID   uint64
+}
+
+// Status returns the state of the set.
+func (m *Membership) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Status{
+		Position:      m.accepted.Position,
+		AcceptedCount: m.accepted.Set.Len(),
+		Digest:        m.accepted.Set.Digest(),
+		HeldCount:     m.guard.Len(),
+		LastSeal:      m.lastSeal,
+		Persisted:     m.persisted,
+		LastRefusal:   m.refusal,
+		Subscription:  m.lastBegin,
+		SnapshotID:    m.snapshot,
+	}
+}
+
+// HeldIDs returns up to limit held producers.
+func (m *Membership) HeldIDs(limit int) []assignment.ProducerID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ids []assignment.ProducerID
+	for h := range m.guard.All {
+		if len(ids) == limit {
+			break
+		}
+		ids = append(ids, h.Assignment.ProducerID)
+	}
+	return ids
+}
+
+// Holds reports whether a producer is held.
+func (m *Membership) Holds(id assignment.ProducerID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.guard.Holds(id)
+}
+
+// Metrics are the membership's own. The assembly registers them.
+type Metrics struct {
+	Accepted    prometheus.Gauge
+	Held        prometheus.Gauge
+	Revision    prometheus.Gauge
+	Sealed      prometheus.Counter
+	Refused     *prometheus.CounterVec
+	Diverged    prometheus.Counter
+	LogFailures prometheus.Counter
+}
+
+// NewMetrics makes them.
+func NewMetrics() *Metrics {
+	return &Metrics{
+		Accepted: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_collector_accepted_producers", Help: "Producers in the last sealed set.",
+		}),
+		Held: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_collector_held_producers", Help: "Producers still collected although absent from the last sealed set.",
+		}),
+		Revision: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_collector_accepted_revision", Help: "Revision of the last sealed set.",
+		}),
+		Sealed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_collector_sealed_snapshots_total", Help: "Snapshots sealed and applied.",
+		}),
+		Refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_collector_refused_snapshots_total", Help: "Snapshots refused, by reason.",
+		}, []string{"reason"}),
+		Diverged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_collector_divergences_total", Help: "Heartbeats that told another set than the accepted one.",
+		}),
+		LogFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_collector_state_file_failures_total", Help: "Entries that could not be written to the state file.",
+		}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.all() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.all() {
+		c.Collect(ch)
+	}
+}
+
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.Accepted, m.Held, m.Revision, m.Sealed, m.Refused, m.Diverged, m.LogFailures}
+}
+
+func (m *Membership) observe() {
+	m.Metrics.Accepted.Set(float64(m.accepted.Set.Len()))
+	m.Metrics.Held.Set(float64(m.guard.Len()))
+	m.Metrics.Revision.Set(float64(m.accepted.Revision))
+}
