@@ -1,0 +1,244 @@
+// Package follow keeps a collector subscribed to a registry: one subscription at
+// a time, with a watchdog, a backoff, and acknowledgements.
+//
+// Its invariant: no end of a stream, however it comes about, changes the set;
+// only what Members makes of a frame does.
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+)
+
+// Members is what frames are for. Begin, Take and Malformed are called by one
+// goroutine at a time.
+type Members interface {
+	// Begin prepares for a new stream and tells what to subscribe with.
+	Begin() *assignment.Accepted
+
+	// Take takes the next frame. An error ends the stream.
+	Take(ctx context.Context, frame assignment.Frame) (membership.Event, error)
+
+	// Malformed refuses a frame that could not be decoded.
+	Malformed(ctx context.Context, err error)
+}
+
+// Holder is what acknowledgements are about. It is safe for concurrent use.
+type Holder interface {
+	Status() membership.Status
+	HeldIDs(limit int) []assignment.ProducerID
+	Explained(ctx context.Context, named []assignment.Removal)
+}
+
+// Runner knows which assignments cannot be run. It is safe for concurrent use.
+type Runner interface {
+	// Unrunnable returns their number and some of them.
+	Unrunnable() (int, []Unrunnable)
+}
+
+// An Unrunnable assignment is accepted and not run.
+type Unrunnable struct {
+	ProducerID assignment.ProducerID
+	Reason     string
+}
+
+// Config is what a Follower needs.
+type Config struct {
+	// Addresses are the registry's, host:port; each try takes the next one.
+	Addresses []string
+
+	// Dial makes connections; nil: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+
+	// Collector is how this collector makes itself known.
+	Collector wire.CollectorInfo
+
+	Members Members
+	Holder  Holder
+	Runner  Runner
+	Logger  *slog.Logger
+	Metrics *Metrics
+}
+
+// The times of a Follower.
+const (
+	minBackoff       = 200 * time.Millisecond
+	maxBackoff       = 30 * time.Second
+	defaultHeartbeat = 5 * time.Second
+	minHeartbeat     = 100 * time.Millisecond
+	maxHeartbeat     = 5 * time.Minute
+	silentBeats      = 3
+	callTimeout      = 10 * time.Second
+	maxAway          = time.Minute
+)
+
+// maxFrame bounds one frame: a chunk with room to spare.
+const maxFrame = 4 * assignment.MaxChunkBytes
+
+// Errors that end a stream from this side.
+var (
+	errSilent   = errors.New("no frame for three heartbeat intervals")
+	errDiverged = errors.New("diverged from the registry")
+	errAway     = errors.New("the registry asked to go elsewhere")
+)
+
+// A Follower follows the registry.
+type Follower struct {
+	Config
+
+	// registered is closed, by known, when a registry knows this collector.
+	registered chan struct{}
+	known      sync.Once
+
+	// closing are connections that say goodbye, which a silent peer delays.
+	closing sync.WaitGroup
+
+	mu     sync.Mutex // guards status
+	status Status
+}
+
+// Status is how the subscription is doing.
+type Status struct {
+	Subscribed bool
+	Address    string
+	Generation assignment.Generation
+
+	// LastError is why the last subscription ended or could not be had.
+	LastError string
+}
+
+// New makes a Follower.
+func New(c Config) *Follower { return &Follower{Config: c, registered: make(chan struct{})} }
+
+// Registered is closed once a registry has taken this process's registration.
+func (f *Follower) Registered() <-chan struct{} { return f.registered }
+
+// Status tells how the subscription is doing.
+func (f *Follower) Status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status
+}
+
+func (f *Follower) update(change func(*Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.status)
+	f.Metrics.Subscribed.Set(0)
+	if f.status.Subscribed {
+		f.Metrics.Subscribed.Set(1)
+	}
+}
+
+// Run subscribes again and again until ctx ends.
+func (f *Follower) Run(ctx context.Context) error {
+	defer f.closing.Wait()
+	pace := pacer{}
+	for n := 0; ; n++ {
+		address := f.Addresses[n%len(f.Addresses)]
+		s := &session{Follower: f, address: address}
+		err := s.run(ctx)
+		f.update(func(st *Status) {
+			st.Subscribed = false
+			st.LastError = err.Error()
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := pace.next(err, s)
+		f.Metrics.Ended.WithLabelValues(reasonOf(err, s)).Inc()
+		f.Logger.WarnContext(ctx, "the subscription ended; collecting goes on", "address", address,
+			"error", err, "sealed", s.sealed, "retry_in", wait)
+		if wait <= 0 {
+			continue
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// pacer says how long to wait before the next try: full jitter below a bound
+// that doubles with each failure and is reset by a seal.
+type pacer struct {
+	failures     int
+	lastDiverged time.Time
+}
+
+func (p *pacer) next(err error, s *session) time.Duration {
+	if s.sealed {
+		p.failures = 0
+	}
+	if !s.awayUntil.IsZero() {
+		return max(0, time.Until(s.awayUntil))
+	}
+	if errors.Is(err, errDiverged) && time.Since(p.lastDiverged) > time.Minute {
+		p.lastDiverged = time.Now()
+		return 0
+	}
+	bound := min(minBackoff<<min(p.failures, 20), maxBackoff)
+	p.failures++
+	if status.Code(err) == codes.Aborted {
+		// Another instance has taken this one's place: go on, but do not fight.
+		return maxBackoff/2 + rand.N(maxBackoff/2)
+	}
+	return rand.N(bound)
+}
+
+// reasonOf is a label for the end of a stream, one of a closed set.
+func reasonOf(err error, s *session) string {
+	switch {
+	case !s.awayUntil.IsZero():
+		return "go_away"
+	case errors.Is(err, errSilent):
+		return "silent"
+	case errors.Is(err, errDiverged):
+		return "diverged"
+	case errors.Is(err, errRefused):
+		return "refused"
+	case status.Code(err) == codes.Aborted:
+		return "superseded"
+	case status.Code(err) == codes.Unavailable:
+		return "unavailable"
+	default:
+		return "error"
+	}
+}
+
+// connect makes a connection of its own for one try, so that no backoff but the
+// Follower's is at work.
+func (f *Follower) connect(address string) (*grpc.ClientConn, error) {
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithInitialWindowSize(4 << 20),
+		grpc.WithInitialConnWindowSize(8 << 20),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+	}
+	if f.Dial != nil {
+		options = append(options, grpc.WithContextDialer(f.Dial))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return conn, nil
+}
