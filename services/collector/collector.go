@@ -1,0 +1,352 @@
+// Package collector is a collector, assembled: it follows the registry, collects
+// its producers on their intervals, stores the samples and answers queries.
+//
+// Its invariant: it collects whatever it was last told to, from the moment its
+// state file is loaded until it is told otherwise by a sealed snapshot; whether
+// a registry can be reached changes nothing.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/api"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/follow"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/statefile"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+	"github.com/rollcall-metrics/rollcall/services/producer"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+)
+
+// What a test may put in the place of the real thing.
+type (
+	// A Sink takes what was collected.
+	Sink = scrape.Sink
+
+	// A Batch is what one collection yields.
+	Batch = sample.Batch
+
+	// A StateFS is the file system of the state file.
+	StateFS = statefile.FS
+)
+
+// Config says how a collector runs.
+type Config struct {
+	// ID names the collector; it stays the same when the process is replaced.
+	ID string
+
+	// Registries are the registry's addresses, host:port.
+	Registries []string
+
+	// DataDir is where the state file and the samples are kept.
+	DataDir string
+
+	// Listener is where gRPC is served, HTTPListener where queries, metrics and
+	// probes are. The collector closes both.
+	Listener     net.Listener
+	HTTPListener net.Listener
+
+	// Advertise is where this collector's gRPC answers, host:port, as others
+	// reach it.
+	Advertise string
+
+	// SelfID and SelfEndpoint register the collector itself as a producer.
+	// Empty: it does not.
+	SelfID       string
+	SelfEndpoint string
+
+	// AllowRanges are the only address ranges that are pulled; empty: any but
+	// link-local, multicast and unspecified addresses.
+	AllowRanges []netip.Prefix
+
+	// MaxProducers bounds the set; 0: 1,000,000.
+	MaxProducers int
+
+	// Retention and RetentionBytes bound the embedded store; 0: 15 days, no
+	// bound.
+	Retention      time.Duration
+	RetentionBytes int64
+
+	// StopGrace bounds the stop; 0: 10 s.
+	StopGrace time.Duration
+
+	Logger  *slog.Logger
+	Metrics *prometheus.Registry
+
+	// DialRegistry and DialProducer make connections; nil: TCP.
+	DialRegistry func(ctx context.Context, address string) (net.Conn, error)
+	DialProducer func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Sink, if set, is used in place of the embedded store; there are no
+	// queries then.
+	Sink Sink
+
+	// StateFS, if set, is used in place of the operating system.
+	StateFS StateFS
+}
+
+// The defaults of a Config.
+const (
+	DefaultMaxProducers = 1_000_000
+	DefaultRetention    = 15 * 24 * time.Hour
+	DefaultStopGrace    = 10 * time.Second
+	outOfOrderWindow    = 10 * time.Minute
+	selfDelay           = time.Second
+)
+
+// A Collector is one collector process.
+type Collector struct {
+	config   Config
+	instance assignment.InstanceID
+
+	state    *statefile.File
+	tsdb     *sink.TSDB // nil with Config.Sink
+	scraper  *scrape.Scraper
+	schedule *schedule.Schedule
+	members  *membership.Membership
+	follower *follow.Follower
+	server   *grpc.Server
+	web      *http.ServeMux
+}
+
+// New assembles a collector and loads its state. What it resumes with is
+// collected as soon as Run is called.
+func New(_ context.Context, c Config) (*Collector, error) {
+	if c.MaxProducers == 0 {
+		c.MaxProducers = DefaultMaxProducers
+	}
+	if c.Retention == 0 {
+		c.Retention = DefaultRetention
+	}
+	if c.StopGrace == 0 {
+		c.StopGrace = DefaultStopGrace
+	}
+	if c.Metrics == nil {
+		c.Metrics = process.NewMetricsRegistry()
+	}
+	if _, err := assignment.ParseCollectorID(c.ID); err != nil {
+		return nil, fmt.Errorf("collector id: %w", err)
+	}
+	if len(c.Registries) == 0 {
+		return nil, errors.New("no registry address given")
+	}
+	k := &Collector{config: c, instance: assignment.InstanceID(uuid.NewString())}
+	state, err := k.open()
+	if err == nil {
+		err = k.assemble(state)
+	}
+	if err != nil {
+		k.close()
+		return nil, err
+	}
+	return k, nil
+}
+
+// open opens what is on disk.
+func (k *Collector) open() (*statefile.State, error) {
+	c := k.config
+	file, state, err := statefile.Open(statefile.Config{
+		Dir:          filepath.Join(c.DataDir, "state"),
+		Collector:    assignment.CollectorID(c.ID),
+		MaxProducers: c.MaxProducers,
+		Logger:       c.Logger,
+		FS:           c.StateFS,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the state: %w", err)
+	}
+	k.state = file
+	if c.Sink != nil {
+		return state, nil
+	}
+	k.tsdb, err = sink.OpenTSDB(sink.TSDBConfig{
+		Dir:              filepath.Join(c.DataDir, "tsdb"),
+		Retention:        c.Retention,
+		RetentionBytes:   c.RetentionBytes,
+		OutOfOrderWindow: outOfOrderWindow,
+		Logger:           c.Logger,
+		Registerer:       c.Metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the sample store: %w", err)
+	}
+	return state, nil
+}
+
+func (k *Collector) assemble(state *statefile.State) error {
+	c := k.config
+	k.assembleCollecting(state)
+	k.server, _ = process.NewGRPCServer(process.GRPCConfig{Logger: c.Logger, Registerer: c.Metrics})
+	api.New(api.Config{
+		Collector:    assignment.CollectorID(c.ID),
+		Instance:     k.instance,
+		Members:      k.members,
+		Collections:  k.schedule,
+		Subscription: k.subscription,
+	}).Register(k.server)
+	k.web = http.NewServeMux()
+	process.AddProbes(k.web, c.Metrics, func() error { return nil })
+	if k.tsdb == nil {
+		return nil
+	}
+	queries, err := query.New(query.Config{
+		Queryable:  k.tsdb,
+		Exemplars:  k.tsdb,
+		Store:      k.tsdb,
+		Targets:    targets{k},
+		Logger:     c.Logger,
+		Registerer: c.Metrics,
+		Gatherer:   c.Metrics,
+		Version:    process.Version,
+		Retention:  c.Retention.String(),
+	})
+	if err != nil {
+		return err
+	}
+	k.web.Handle("/api/v1/", queries)
+	return nil
+}
+
+// assembleCollecting makes what follows the registry and what collects.
+func (k *Collector) assembleCollecting(state *statefile.State) {
+	c := k.config
+	scrapes, collections, set, following := scrape.NewMetrics(), schedule.NewMetrics(), membership.NewMetrics(), follow.NewMetrics()
+	c.Metrics.MustRegister(scrapes, collections, set, following)
+	var samples Sink = k.tsdb
+	if c.Sink != nil {
+		samples = c.Sink
+	}
+	k.scraper = scrape.New(scrape.Config{
+		Sink:        samples,
+		DialContext: c.DialProducer,
+		CheckAddr:   endpoint.Policy{Allow: c.AllowRanges}.CheckAddr,
+		CollectorID: assignment.CollectorID(c.ID),
+		UserAgent:   "rollcall-collector/" + process.Version,
+		Logger:      c.Logger,
+		Metrics:     scrapes,
+	})
+	k.schedule = schedule.New(schedule.Config{
+		Opener:   k.scraper,
+		Metrics:  collections,
+		Panicked: k.panicked,
+	})
+	k.members = membership.New(membership.Config{
+		Log:          stateLog{k.state},
+		Runner:       runner{k.schedule},
+		MaxProducers: c.MaxProducers,
+		Logger:       c.Logger,
+		Metrics:      set,
+	}, membership.State(*state))
+	k.follower = follow.New(follow.Config{
+		Addresses: c.Registries,
+		Dial:      c.DialRegistry,
+		Collector: wire.CollectorInfo{
+			ID:                    assignment.CollectorID(c.ID),
+			Instance:              k.instance,
+			IntrospectionEndpoint: c.Advertise,
+			SoftwareVersion:       process.Version,
+		},
+		Members: k.members,
+		Holder:  k.members,
+		Runner:  unrunnables{k.schedule},
+		Logger:  c.Logger,
+		Metrics: following,
+	})
+}
+
+// Run collects and serves until ctx ends, then stops within its grace. What was
+// collected is stored.
+func (k *Collector) Run(ctx context.Context) error {
+	c := k.config
+	defer k.close()
+	c.Logger.InfoContext(ctx, "the collector runs", "collector", c.ID, "address", c.Listener.Addr().String(),
+		"version", process.Version, "instance", k.instance, "resumed", k.schedule.Len())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return k.schedule.Run(ctx) })
+	group.Go(func() error { return k.follower.Run(ctx) })
+	group.Go(func() error { return process.ServeGRPC(ctx, k.server, c.Listener, c.StopGrace) })
+	if c.HTTPListener != nil {
+		group.Go(func() error { return process.ServeHTTP(ctx, k.web, c.HTTPListener, c.StopGrace, c.Logger) })
+	}
+	if c.SelfID != "" {
+		group.Go(func() error { return k.registerSelf(ctx) })
+	}
+	err := group.Wait()
+	c.Logger.InfoContext(ctx, "the collector has stopped", "collector", c.ID, "error", err)
+	return err
+}
+
+// close closes what is on disk, last of all.
+func (k *Collector) close() {
+	if k.scraper != nil {
+		k.scraper.Close()
+	}
+	if k.tsdb != nil {
+		if err := k.tsdb.Close(); err != nil {
+			k.config.Logger.Error("could not close the sample store", "error", err)
+		}
+	}
+	if k.state != nil {
+		if err := k.state.Close(); err != nil {
+			k.config.Logger.Error("could not close the state", "error", err)
+		}
+	}
+}
+
+// registerSelf keeps the collector registered as a producer. When the registry
+// refuses that, collecting goes on.
+//
+// It waits until the registry knows the collector, and a little longer for
+// those that start with it, so that the producer can be given to any of them:
+// the first pick is for good.
+func (k *Collector) registerSelf(ctx context.Context) error {
+	c := k.config
+	select {
+	case <-k.follower.Registered():
+	case <-ctx.Done():
+		return nil
+	}
+	select {
+	case <-time.After(selfDelay + rand.N(selfDelay)):
+	case <-ctx.Done():
+		return nil
+	}
+	err := producer.Keep(ctx, producer.Config{Registries: c.Registries, Dial: c.DialRegistry, Logger: c.Logger}, producer.Registration{
+		ID:       c.SelfID,
+		Endpoint: c.SelfEndpoint,
+		Labels:   map[string]string{"job": "rollcall-collector"},
+	})
+	if err != nil {
+		c.Logger.ErrorContext(ctx, "could not register itself as a producer", "error", err)
+	}
+	return nil
+}
+
+func (k *Collector) panicked(id assignment.ProducerID, value any, stack []byte) {
+	k.config.Logger.Error("a collection panicked", "producer", id, "panic", fmt.Sprint(value), "stack", string(stack))
+}
+
+func (k *Collector) subscription() api.Subscription {
+	s := k.follower.Status()
+	return api.Subscription{Live: s.Subscribed, Address: s.Address, Generation: s.Generation, LastError: s.LastError}
+}

@@ -1,0 +1,98 @@
+package collector
+
+import (
+	"iter"
+
+	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/follow"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/guard"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/statefile"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+)
+
+// stateLog is the state file as the membership's log.
+type stateLog struct{ file *statefile.File }
+
+// Append writes an entry.
+func (l stateLog) Append(e membership.Entry, current func() membership.State) error {
+	return l.file.Append(statefile.Entry(e), func() statefile.State { return statefile.State(current()) })
+}
+
+// runner is the schedule as the membership's runner.
+type runner struct{ schedule *schedule.Schedule }
+
+// Change applies a change of the set.
+func (r runner) Change(upserts []*assignment.Assignment, released []guard.Release) {
+	c := schedule.Change{Upserts: upserts, Removals: make([]schedule.Removal, len(released))}
+	for i, one := range released {
+		c.Removals[i] = schedule.Removal(one)
+	}
+	r.schedule.Apply(c)
+}
+
+// unrunnables is the schedule as the follower's source of what is not run.
+type unrunnables struct{ schedule *schedule.Schedule }
+
+// Unrunnable returns the number and some of the assignments that are not run.
+func (u unrunnables) Unrunnable() (int, []follow.Unrunnable) {
+	count, first := u.schedule.Unrunnable()
+	some := make([]follow.Unrunnable, len(first))
+	for i, one := range first {
+		some[i] = follow.Unrunnable(one)
+	}
+	return count, some
+}
+
+// targets tells the query API what is collected.
+type targets struct{ collector *Collector }
+
+// maxTargets bounds an answer about targets.
+const maxTargets = 100_000
+
+// Targets lists the producers that are collected now.
+func (t targets) Targets() []query.Target {
+	list := t.collector.schedule.List("", maxTargets, nil)
+	all := make([]query.Target, 0, len(list))
+	for _, s := range list {
+		c, open := t.collector.scraper.Find(s.Assignment.ProducerID)
+		u, err := endpoint.Parse(s.Assignment.Endpoint)
+		if !open || err != nil {
+			continue // not run
+		}
+		target := query.Target{
+			Labels:         c.Labels(),
+			URL:            u,
+			Interval:       s.Assignment.Interval,
+			Timeout:        s.Assignment.Timeout,
+			LastCollection: s.Last.Start,
+			LastDuration:   s.Last.Duration,
+			Metadata:       families{c},
+		}
+		if s.Last.Reason != schedule.ReasonNone {
+			target.LastError = s.Last.Reason.String() + ": " + s.Last.Message
+		}
+		all = append(all, target)
+	}
+	return all
+}
+
+// families are the metric families of one producer.
+type families struct{ collection *scrape.Collection }
+
+// Families goes through all of them.
+func (f families) Families() iter.Seq2[string, metadata.Metadata] { return f.collection.Metadata() }
+
+// Family looks up one.
+func (f families) Family(name string) (metadata.Metadata, bool) {
+	for n, m := range f.collection.Metadata() {
+		if n == name {
+			return m, true
+		}
+	}
+	return metadata.Metadata{}, false
+}

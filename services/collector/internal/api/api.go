@@ -1,0 +1,226 @@
+// Package api answers the collector's gRPC service: what it holds, what it
+// collects, and how that goes.
+//
+// Its invariant: it answers from this process alone, so it answers also while no
+// registry can be reached.
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"time"
+
+	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Members knows the set. It is safe for concurrent use.
+type Members interface {
+	Status() membership.Status
+	Holds(id assignment.ProducerID) bool
+}
+
+// Collections knows what is collected. It is safe for concurrent use.
+type Collections interface {
+	Find(id assignment.ProducerID) (schedule.Status, bool)
+	List(after assignment.ProducerID, limit int, keep func(*schedule.Status) bool) []schedule.Status
+	CollectNow(ctx context.Context, id assignment.ProducerID) (schedule.Result, error)
+	Len() int
+	Unrunnable() (int, []schedule.Unrunnable)
+}
+
+// Subscription is how the subscription is doing.
+type Subscription struct {
+	Live       bool
+	Address    string
+	Generation assignment.Generation
+	LastError  string
+}
+
+// Config is what the API needs.
+type Config struct {
+	Collector    assignment.CollectorID
+	Instance     assignment.InstanceID
+	Members      Members
+	Collections  Collections
+	Subscription func() Subscription
+}
+
+// API is the collector's service.
+type API struct {
+	collectorv1.UnsafeCollectionServiceServer
+	Config
+}
+
+// New makes the API.
+func New(c Config) *API { return &API{Config: c} }
+
+// Register adds the service to a server.
+func (a *API) Register(s grpc.ServiceRegistrar) {
+	collectorv1.RegisterCollectionServiceServer(s, a)
+}
+
+// GetMembership answers the state of the set.
+func (a *API) GetMembership(context.Context, *collectorv1.GetMembershipRequest) (*collectorv1.GetMembershipResponse, error) {
+	st, sub := a.Members.Status(), a.Subscription()
+	unrunnable, _ := a.Collections.Unrunnable()
+	return &collectorv1.GetMembershipResponse{
+		CollectorId:     string(a.Collector),
+		InstanceId:      string(a.Instance),
+		Generation:      int64(sub.Generation),
+		Epoch:           string(st.Epoch),
+		Revision:        int64(st.Revision),
+		AcceptedCount:   int64(st.AcceptedCount),
+		AcceptedDigest:  uint64(st.Digest),
+		AppliedCount:    int64(a.Collections.Len()),
+		HeldCount:       int64(st.HeldCount),
+		UnrunnableCount: int64(unrunnable),
+		LastSealTime:    timestamp(st.LastSeal),
+		Persisted:       st.Persisted,
+		Subscribed:      sub.Live,
+		RegistryAddress: sub.Address,
+		LastError:       sub.LastError,
+		LastRefusal:     wire.EncodeRefusal(st.LastRefusal),
+	}, nil
+}
+
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// ListCollections answers a page of the applied producers.
+func (a *API) ListCollections(_ context.Context, m *collectorv1.ListCollectionsRequest) (*collectorv1.ListCollectionsResponse, error) {
+	size := int(m.GetPageSize())
+	switch {
+	case size < 0:
+		return nil, invalid("page_size", "is negative")
+	case size == 0:
+		size = defaultPage
+	case size > maxPage:
+		size = maxPage
+	}
+	after, err := base64.RawURLEncoding.DecodeString(m.GetPageToken())
+	if err != nil || len(after) > 0 && parse(string(after)) != nil {
+		return nil, invalid("page_token", "is not one that this service gave")
+	}
+	list := a.Collections.List(assignment.ProducerID(after), size+1, func(s *schedule.Status) bool {
+		return (!m.GetFailing() || s.Last.Reason != schedule.ReasonNone) &&
+			(!m.GetHeld() || a.Members.Holds(s.Assignment.ProducerID))
+	})
+	resp := &collectorv1.ListCollectionsResponse{}
+	if len(list) > size {
+		list = list[:size]
+		resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(list[size-1].Assignment.ProducerID))
+	}
+	for i := range list {
+		resp.Collections = append(resp.Collections, a.encode(&list[i]))
+	}
+	return resp, nil
+}
+
+// GetCollection answers one applied producer.
+func (a *API) GetCollection(_ context.Context, m *collectorv1.GetCollectionRequest) (*collectorv1.GetCollectionResponse, error) {
+	if err := parse(m.GetProducerId()); err != nil {
+		return nil, invalid("producer_id", err.Error())
+	}
+	s, ok := a.Collections.Find(assignment.ProducerID(m.GetProducerId()))
+	if !ok {
+		return nil, unknown(m.GetProducerId())
+	}
+	return &collectorv1.GetCollectionResponse{Collection: a.encode(&s)}, nil
+}
+
+// CollectNow collects one producer at once.
+func (a *API) CollectNow(ctx context.Context, m *collectorv1.CollectNowRequest) (*collectorv1.CollectNowResponse, error) {
+	if err := parse(m.GetProducerId()); err != nil {
+		return nil, invalid("producer_id", err.Error())
+	}
+	r, err := a.Collections.CollectNow(ctx, assignment.ProducerID(m.GetProducerId()))
+	switch {
+	case err == nil:
+		return &collectorv1.CollectNowResponse{Result: encodeResult(&r)}, nil
+	case errors.Is(err, schedule.ErrUnknown):
+		return nil, unknown(m.GetProducerId())
+	case errors.Is(err, schedule.ErrBusy):
+		return nil, detailed(codes.ResourceExhausted, err.Error(), "BUSY",
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+	case errors.Is(err, schedule.ErrUnrunnable):
+		return nil, detailed(codes.FailedPrecondition, err.Error(), "UNRUNNABLE")
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	default:
+		return nil, detailed(codes.Unavailable, err.Error(), "NOT_RUNNING")
+	}
+}
+
+func parse(id string) error {
+	_, err := assignment.ParseProducerID(id)
+	return err
+}
+
+func unknown(id string) error {
+	return detailed(codes.NotFound, "producer "+id+" is not collected here", "UNKNOWN_PRODUCER")
+}
+
+func invalid(field, description string) error {
+	return detailed(codes.InvalidArgument, field+": "+description, "MALFORMED",
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}}})
+}
+
+func detailed(code codes.Code, message, reason string, details ...protoadapt.MessageV1) error {
+	s := status.New(code, message)
+	details = append(details, &errdetails.ErrorInfo{Reason: reason, Domain: "rollcall"})
+	if with, err := s.WithDetails(details...); err == nil {
+		s = with
+	}
+	return s.Err()
+}
+
+func (a *API) encode(s *schedule.Status) *collectorv1.Collection {
+	return &collectorv1.Collection{
+		Assignment:       wire.EncodeAssignment(s.Assignment),
+		Held:             a.Members.Holds(s.Assignment.ProducerID),
+		UnrunnableReason: s.UnrunnableReason,
+		NextTime:         timestamp(s.Next),
+		LastResult:       encodeResult(&s.Last),
+		LastSuccessTime:  timestamp(s.LastSuccess),
+		LastFailureTime:  timestamp(s.LastFailure),
+		SuccessCount:     s.Successes,
+		FailureCount:     s.Failures,
+		MissedCount:      s.Missed,
+	}
+}
+
+// encodeResult is nil before the first collection.
+func encodeResult(r *schedule.Result) *collectorv1.CollectionResult {
+	if r.Start.IsZero() {
+		return nil
+	}
+	return &collectorv1.CollectionResult{
+		StartTime:      timestamp(r.Start),
+		Duration:       durationpb.New(r.Duration),
+		FailureReason:  collectorv1.FailureReason(r.Reason),
+		FailureMessage: r.Message,
+		SampleCount:    int64(r.Samples),
+		BodyBytes:      r.BodyBytes,
+	}
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
