@@ -1,0 +1,141 @@
+// Command collector runs a Rollcall collector: it follows the registry, collects
+// from the producers that it is assigned, stores the samples and answers queries.
+//
+// Its invariant: it starts only with a configuration in which nothing is in
+// doubt; otherwise it ends with one line that says what is. Whether a registry
+// can be reached is no part of that.
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/rollcall-metrics/rollcall/services/collector"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
+)
+
+const description = `A collector of Rollcall: it follows the registry, collects metrics from the
+producers that it is assigned, stores the samples and answers Prometheus queries.
+
+  collector --id collector-1 --data-dir /var/lib/rollcall
+
+It keeps its last assignment in the data directory and goes on with it when it
+starts while no registry can be reached. One process at a time uses a directory.
+Every flag is also an environment variable, named behind it.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 refused its configuration.`
+
+type flags struct {
+	ID       string   `required:"" group:"follow" help:"The name of this collector. It stays the same when the process, its address or its version changes."`
+	Registry []string `default:"127.0.0.1:7470" group:"follow" placeholder:"ADDRESS" help:"host:port of a registry's gRPC (repeatable); each try takes the next one. Default: ${default}."`
+
+	DataDir        string        `required:"" group:"data" placeholder:"DIR" help:"Keep the last assignment and the samples in this directory; it is made if it is missing. There is no default: a collector that starts in the wrong place has forgotten whom to collect."`
+	Retention      time.Duration `default:"360h" group:"data" help:"Keep samples for this long, at least 2h; 360h is 15 days."`
+	RetentionBytes int64         `default:"0" group:"data" help:"Drop the oldest samples when all take more bytes than this; 0 is no bound."`
+
+	process.ServeFlags
+
+	Advertise string `group:"serve" placeholder:"ADDRESS" help:"host:port at which others reach this collector's gRPC address. Default: --listen."`
+
+	MaxProducers       int            `default:"1000000" group:"produce" help:"Refuse an assignment of more producers than this."`
+	AllowEndpointRange []netip.Prefix `group:"produce" placeholder:"CIDR" help:"Dial only addresses in these ranges (repeatable). Default: all but link-local, multicast and unspecified addresses."`
+
+	AdvertiseHTTP string `name:"advertise-http" group:"self" placeholder:"ADDRESS" help:"host:port at which collectors reach this collector's HTTP address. Default: --http-listen."`
+	SelfRegister  bool   `default:"true" negatable:"" group:"self" help:"Register this collector as the producer rollcall/collector/ID."`
+
+	process.LogFlags
+
+	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+func main() {
+	os.Exit(process.Execute(&flags{}, "collector", description, process.Groups(), kong.Vars{
+		"listen":      "127.0.0.1:7480",
+		"http_listen": "127.0.0.1:7481",
+		"web":         "Prometheus's query API (/api/v1), /metrics, /healthz and /readyz",
+	}))
+}
+
+// Run collects and serves until ctx ends.
+func (f *flags) Run(ctx context.Context) error {
+	config, err := f.config()
+	if err != nil {
+		return err
+	}
+	if config.Logger, err = f.Logger(os.Stderr); err != nil {
+		return err
+	}
+	if config.Listener, config.HTTPListener, err = f.Open(ctx); err != nil {
+		return err
+	}
+	c, err := collector.New(ctx, config)
+	if err != nil {
+		return errors.Join(err, config.Listener.Close(), config.HTTPListener.Close())
+	}
+	config.Logger.InfoContext(ctx, "listening", "grpc", config.Listener.Addr().String(), "http", config.HTTPListener.Addr().String())
+	return c.Run(ctx)
+}
+
+// config checks the flags.
+func (f *flags) config() (collector.Config, error) {
+	c := collector.Config{
+		ID:             f.ID,
+		Registries:     f.Registry,
+		DataDir:        f.DataDir,
+		AllowRanges:    f.AllowEndpointRange,
+		MaxProducers:   f.MaxProducers,
+		Retention:      f.Retention,
+		RetentionBytes: f.RetentionBytes,
+		StopGrace:      f.StopGrace,
+	}
+	if err := f.Check(); err != nil {
+		return c, err
+	}
+	if err := process.CheckRanges("--allow-endpoint-range", f.AllowEndpointRange); err != nil {
+		return c, err
+	}
+	for _, address := range f.Registry {
+		if _, err := process.Advertised("--registry", address, ""); err != nil || address == "" {
+			return c, process.Refusef("--registry %q: want host:port", address)
+		}
+	}
+	if _, err := assignment.ParseCollectorID(f.ID); err != nil {
+		return c, process.Refusef("--id: %w", err)
+	}
+	switch {
+	case f.DataDir == "":
+		return c, process.Refusef("--data-dir is empty")
+	case f.Retention < minRetention:
+		return c, process.Refusef("--retention %v: want at least %v", f.Retention, minRetention)
+	case f.RetentionBytes < 0:
+		return c, process.Refusef("--retention-bytes %d is negative", f.RetentionBytes)
+	case f.MaxProducers <= 0:
+		return c, process.Refusef("--max-producers %d: want more than 0", f.MaxProducers)
+	}
+	return c, f.addresses(&c)
+}
+
+// minRetention is the span of the store's smallest block.
+const minRetention = 2 * time.Hour
+
+// addresses are those at which others reach this collector.
+func (f *flags) addresses(c *collector.Config) error {
+	var err error
+	if c.Advertise, err = process.Advertised("--advertise", f.Advertise, f.Listen); err != nil || !f.SelfRegister {
+		return err
+	}
+	address, err := process.Advertised("--advertise-http", f.AdvertiseHTTP, f.HTTPListen)
+	if err != nil {
+		return err
+	}
+	c.SelfID, c.SelfEndpoint = "rollcall/collector/"+f.ID, "http://"+address+"/metrics"
+	if _, err := assignment.ParseProducerID(c.SelfID); err != nil {
+		return process.Refusef("--id: as a producer this collector would be %s: %w (see --no-self-register)", c.SelfID, err)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+)
+
+type showMembership struct {
+	answerFlags
+	collectorFlags
+}
+
+// Run shows which set a collector holds.
+func (c *showMembership) Run(ctx context.Context, o output) error {
+	return c.collections(ctx, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
+		m, err := client.GetMembership(ctx, &collectorv1.GetMembershipRequest{})
+		if err != nil {
+			return err
+		}
+		if c.Output == "json" {
+			return o.json(m)
+		}
+		subscription := "live"
+		if !m.GetSubscribed() {
+			subscription = "none"
+		}
+		rows := [][]string{
+			{"collector", m.GetCollectorId()},
+			{"instance", fmt.Sprintf("%s, generation %d", m.GetInstanceId(), m.GetGeneration())},
+			{"subscription", fmt.Sprintf("%s, at %s", subscription, dash(m.GetRegistryAddress()))},
+			{"last error", dash(m.GetLastError())},
+			{"accepted", fmt.Sprintf("%d at revision %d of epoch %s, digest %016x",
+				m.GetAcceptedCount(), m.GetRevision(), dash(m.GetEpoch()), m.GetAcceptedDigest())},
+			{"on disk", strconv.FormatBool(m.GetPersisted())},
+			{"last seal", ago(m.GetLastSealTime())},
+			{"collected", strconv.FormatInt(m.GetAppliedCount(), 10)},
+			{"held", strconv.FormatInt(m.GetHeldCount(), 10)},
+			{"unrunnable", strconv.FormatInt(m.GetUnrunnableCount(), 10)},
+			{"last refusal", dash(strings.TrimSpace(m.GetLastRefusal().GetReason() + " " + m.GetLastRefusal().GetMessage()))},
+		}
+		return o.table(nil, rows)
+	})
+}
+
+type showCollections struct {
+	Failing bool `help:"Only those whose last collection failed."`
+	Held    bool `help:"Only those that are held: absent from the accepted set and still collected."`
+	listFlags
+	collectorFlags
+}
+
+// Run shows what a collector collects.
+func (c *showCollections) Run(ctx context.Context, o output) error {
+	return c.collections(ctx, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
+		req := &collectorv1.ListCollectionsRequest{PageSize: pageSize, Failing: c.Failing, Held: c.Held}
+		for first := true; ; first = false {
+			resp, err := client.ListCollections(ctx, req)
+			if err != nil {
+				return err
+			}
+			if err := c.print(o, resp.GetCollections(), first); err != nil {
+				return err
+			}
+			if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+				return nil
+			}
+		}
+	})
+}
+
+func (c *showCollections) print(o output, collections []*collectorv1.Collection, first bool) error {
+	var rows [][]string
+	for _, one := range collections {
+		if c.Output == "json" {
+			if err := o.json(one); err != nil {
+				return err
+			}
+			continue
+		}
+		rows = append(rows, collectionRow(one, c.Output == "wide"))
+	}
+	if c.Output == "json" {
+		return nil
+	}
+	var heading []string
+	if first {
+		heading = []string{"PRODUCER", "STATE", "OK", "FAILED", "MISSED", "SAMPLES", "TOOK", "LAST OK", "FAILURE"}
+		if c.Output == "wide" {
+			heading = append(heading, "INTERVAL", "ENDPOINT", "LABELS")
+		}
+	}
+	return o.table(heading, rows)
+}
+
+func collectionRow(c *collectorv1.Collection, wide bool) []string {
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	last, state := c.GetLastResult(), "OK"
+	switch {
+	case c.GetUnrunnableReason() != "":
+		state = "UNRUNNABLE"
+	case last == nil:
+		state = "NEW"
+	case last.GetFailureReason() != collectorv1.FailureReason_FAILURE_REASON_UNSPECIFIED:
+		state = short(last.GetFailureReason().String(), "FAILURE_REASON_")
+	}
+	if c.GetHeld() {
+		state += ",HELD"
+	}
+	row := []string{
+		c.GetAssignment().GetProducerId(),
+		state,
+		number(c.GetSuccessCount()),
+		number(c.GetFailureCount()),
+		number(c.GetMissedCount()),
+		number(last.GetSampleCount()),
+		span(last.GetDuration()),
+		ago(c.GetLastSuccessTime()),
+		dash(last.GetFailureMessage() + c.GetUnrunnableReason()),
+	}
+	if !wide {
+		return row
+	}
+	return append(row, span(c.GetAssignment().GetInterval()), c.GetAssignment().GetEndpoint(), labelText(c.GetAssignment().GetLabels()))
+}
+
+type collectNow struct {
+	ID string `arg:"" help:"The producer's id."`
+	answerFlags
+	collectorFlags
+}
+
+// Run collects a producer at once. A collection that fails is an error.
+func (c *collectNow) Run(ctx context.Context, o output) error {
+	return c.collections(ctx, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
+		resp, err := client.CollectNow(ctx, &collectorv1.CollectNowRequest{ProducerId: c.ID})
+		if err != nil {
+			return err
+		}
+		r := resp.GetResult()
+		if c.Output == "json" {
+			err = o.json(r)
+		}
+		switch {
+		case err != nil:
+			return err
+		case r.GetFailureReason() != collectorv1.FailureReason_FAILURE_REASON_UNSPECIFIED:
+			return fmt.Errorf("%s: %s: %s", c.ID, short(r.GetFailureReason().String(), "FAILURE_REASON_"), r.GetFailureMessage())
+		case c.Output != "json":
+			_, err = fmt.Fprintf(o.out, "%s: %d samples, %d bytes in %s\n", c.ID, r.GetSampleCount(), r.GetBodyBytes(), span(r.GetDuration()))
+		}
+		return err
+	})
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// registryFlags say which registry is asked.
+type registryFlags struct {
+	Registry    string        `default:"127.0.0.1:7470" group:"peer" help:"host:port of a registry's gRPC."`
+	CallTimeout time.Duration `default:"10s" group:"peer" help:"Longest wait for one answer."`
+}
+
+// producers calls the registry's ProducerService.
+func (f *registryFlags) producers(ctx context.Context, call func(context.Context, registryv1.ProducerServiceClient) error) error {
+	return dial(ctx, f.Registry, f.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return call(ctx, registryv1.NewProducerServiceClient(conn))
+	})
+}
+
+// collectors calls the registry's CollectorService.
+func (f *registryFlags) collectors(ctx context.Context, call func(context.Context, registryv1.CollectorServiceClient) error) error {
+	return dial(ctx, f.Registry, f.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return call(ctx, registryv1.NewCollectorServiceClient(conn))
+	})
+}
+
+// collectorFlags say which collector is asked.
+type collectorFlags struct {
+	CollectorAddress string        `default:"127.0.0.1:7480" group:"peer" help:"host:port of the collector's gRPC."`
+	CallTimeout      time.Duration `default:"10s" group:"peer" help:"Longest wait for one answer."`
+}
+
+// collections calls the collector's CollectionService.
+func (f *collectorFlags) collections(ctx context.Context, call func(context.Context, collectorv1.CollectionServiceClient) error) error {
+	return dial(ctx, f.CollectorAddress, f.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return call(ctx, collectorv1.NewCollectionServiceClient(conn))
+	})
+}
+
+// dial connects for the time of a call. Each unary call is bounded by limit; a
+// stream is not. The error of the call is made fit to be read.
+func dial(ctx context.Context, address string, limit time.Duration, call func(context.Context, *grpc.ClientConn) error) error {
+	bounded := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithUnaryInterceptor(bounded),
+	)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return explain(address, call(ctx, conn))
+}

@@ -1,0 +1,46 @@
+// Command rollcall is the operator's command line: it shows producers and
+// collectors, registers and deregisters producers, watches what a collector is
+// told, and asks a collector how it is doing.
+//
+// Its invariant: what it prints about a snapshot it has verified itself, from
+// the frames and the rules of the protocol alone.
+package main
+
+import (
+	"os"
+
+	"github.com/alecthomas/kong"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
+)
+
+const description = `The command line of Rollcall.
+
+  rollcall get producers
+  rollcall register node-1 http://10.0.0.7:9100/metrics --interval 15s --label zone=a
+  rollcall subscribe collector-1 --once
+
+Every flag is also an environment variable, named behind it.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.`
+
+type cli struct {
+	Get struct {
+		Producers  getProducers  `cmd:"" help:"Show producers and their collectors."`
+		Collectors getCollectors `cmd:"" help:"Show collectors and how they are doing."`
+	} `cmd:"" help:"Show what the registry knows."`
+	Register   register   `cmd:"" help:"Register a producer, or change one."`
+	Deregister deregister `cmd:"" help:"Take a producer off the roll; its collector stops at once."`
+	Subscribe  subscribe  `cmd:"" help:"Watch what a collector is told, and verify every seal."`
+
+	Membership  showMembership  `cmd:"" help:"Ask a collector which set it holds and how its subscription is doing."`
+	Collections showCollections `cmd:"" help:"Ask a collector what it collects and how that goes."`
+	CollectNow  collectNow      `cmd:"" help:"Have a collector collect a producer at once."`
+
+	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+func main() {
+	os.Exit(process.Execute(&cli{}, "rollcall", description,
+		kong.Bind(output{os.Stdout, os.Stderr}),
+		kong.ExplicitGroups([]kong.Group{{Key: "peer", Title: "Whom it asks:"}})))
+}
