@@ -1,0 +1,6 @@
+//go:build !race
+
+package main
+
+// buildFlags build what the tests run as the tests themselves are built.
+var buildFlags []string
