@@ -1,0 +1,378 @@
+package services_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A layer is a kind of room. Arrows point from a higher rank to a lower one.
+type layer string
+
+const (
+	core     layer = "core"
+	types    layer = "types"
+	engine   layer = "engine"
+	adapter  layer = "adapter"
+	support  layer = "support"
+	assembly layer = "assembly"
+	command  layer = "main"
+	bench    layer = "bench"
+	page     layer = "page"
+)
+
+var rank = map[layer]int{
+	core: 1, types: 1, engine: 2, adapter: 3, support: 3, assembly: 4, command: 5, bench: 5, page: 6,
+}
+
+// A room is a package's place in the house.
+type room struct {
+	path  string // relative to the module
+	layer layer
+
+	// also is what the room imports beyond its layer's right: a package of
+	// gen/, another room, or, for a core, a package of another module.
+	also []string
+}
+
+const (
+	module = "github.com/rollcall-metrics/rollcall"
+
+	registryV1  = "gen/rollcall/registry/v1"
+	collectorV1 = "gen/rollcall/collector/v1"
+	storeV1     = "gen/rollcall/store/v1"
+
+	model = "github.com/prometheus/prometheus/model/"
+)
+
+// house is the map of doc.go as a table: one row a room.
+var house = []room{
+	{"services", page, nil},
+
+	{"services/internal/assignment", core, []string{"github.com/cespare/xxhash/v2"}},
+	{"services/internal/endpoint", core, nil},
+	{"services/internal/wire", adapter, []string{registryV1, collectorV1}},
+	{"services/internal/process", adapter, nil},
+
+	{"services/registry", assembly, nil},
+	{"services/registry/internal/roster", core, []string{"github.com/google/btree"}},
+	{"services/registry/internal/placement", core, nil},
+	{"services/registry/internal/feed", engine, nil},
+	{"services/registry/internal/registrar", engine, []string{"services/registry/internal/feed"}},
+	{"services/registry/internal/store", adapter, []string{storeV1}},
+	{"services/registry/internal/store/storetest", support, []string{"services/registry/internal/store"}},
+	{"services/registry/internal/api", adapter, []string{registryV1}},
+
+	{"services/collector", assembly, []string{"services/producer"}},
+	{"services/collector/internal/sample", types, []string{
+		model + "exemplar", model + "histogram", model + "labels", model + "metadata", model + "value",
+	}},
+	{"services/collector/internal/snapshot", core, nil},
+	{"services/collector/internal/guard", core, nil},
+	{"services/collector/internal/membership", engine, nil},
+	{"services/collector/internal/schedule", engine, nil},
+	{"services/collector/internal/follow", adapter, []string{registryV1}},
+	{"services/collector/internal/statefile", adapter, nil},
+	{"services/collector/internal/scrape", adapter, nil},
+	{"services/collector/internal/sink", adapter, nil},
+	{"services/collector/internal/query", adapter, nil},
+	{"services/collector/internal/api", adapter, []string{collectorV1}},
+
+	{"services/producer", adapter, []string{registryV1}},
+
+	{"services/cmd/registry", command, nil},
+	{"services/cmd/collector", command, nil},
+	{"services/cmd/rollcall", command, []string{registryV1, collectorV1}},
+
+	{"services/simulation", bench, nil},
+
+	{"deploy/local", command, nil},
+	{"deploy/bench", bench, nil},
+}
+
+// doors are the packages, and those below them, that a core must not import;
+// windows are below a door and only words.
+var (
+	doors   = []string{"C", "database/sql", "log", "net", "os", "plugin", "syscall"}
+	windows = []string{"net/netip", "net/url"}
+)
+
+// testLibraries are what the tests of a core may import beyond cores: those of
+// other modules, and the wire, by which a fuzzer's bytes become frames.
+var testLibraries = []string{
+	"github.com/google/go-cmp", "go.uber.org/goleak", "pgregory.net/rapid", module + "/services/internal/wire",
+}
+
+func TestEveryArrowPointsDown(t *testing.T) {
+	for _, fault := range check(house, readModule(t, "..")) {
+		t.Error(fault)
+	}
+}
+
+// check returns what is wrong with the packages of a module, by the rooms that
+// they should be.
+func check(rooms []room, pkgs []pkg) []string {
+	plan := make(map[string]room, len(rooms))
+	for _, r := range rooms {
+		plan[r.path] = r
+	}
+	var faults []string
+	faultf := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+
+	found := make(map[string]bool, len(pkgs))
+	for _, p := range pkgs {
+		found[p.path] = true
+		if strings.HasPrefix(p.path, "gen/") {
+			continue
+		}
+		from, ok := plan[p.path]
+		if !ok {
+			faultf("%s has no place in the map", p.path)
+			continue
+		}
+		if !p.documented {
+			faultf("%s has no package comment", p.path)
+		}
+		for _, path := range p.imports {
+			if why := refuse(plan, from, path); why != "" {
+				faultf("%s imports %s: %s", p.path, path, why)
+			}
+		}
+		for _, path := range p.testImports {
+			if why := refuseInTest(plan, from, path); why != "" {
+				faultf("a test of %s imports %s: %s", p.path, path, why)
+			}
+		}
+	}
+	for _, r := range rooms {
+		if !found[r.path] {
+			faultf("%s is in the map and not in the house", r.path)
+		}
+	}
+	return faults
+}
+
+// refuse says why a room must not import a path, or nothing.
+func refuse(plan map[string]room, from room, path string) string {
+	rel, local := strings.CutPrefix(path, module+"/")
+	to, known := plan[rel]
+	switch {
+	case slices.Contains(from.also, rel):
+		return ""
+	case from.layer == page:
+		return "a page imports nothing"
+	case !local && (from.layer == core || from.layer == types):
+		return refuseOutside(from, path)
+	case !local:
+		return ""
+	case strings.HasPrefix(rel, "gen/"):
+		return "generated code is for the rooms that name it"
+	case !known:
+		return "it has no place in the map"
+	case to.layer == support:
+		return "support is for tests, and not for those of a core"
+	case !inReach(from, to):
+		return "it belongs to another service"
+	case rank[to.layer] < rank[from.layer],
+		from.layer == core && to.layer == core,
+		from.layer == adapter && to.layer == adapter && service(to) == "internal":
+		return ""
+	default:
+		return fmt.Sprintf("arrows point down: not from %s to %s", from.layer, to.layer)
+	}
+}
+
+// refuseOutside says why a core or types must not import a package of another
+// module or of the standard library, or nothing.
+func refuseOutside(from room, path string) string {
+	below := func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+	host, _, _ := strings.Cut(path, "/")
+	switch {
+	case strings.Contains(host, "."):
+		return fmt.Sprintf("beyond the standard library, %s imports only what its row names", from.layer)
+	case slices.ContainsFunc(doors, below) && !slices.Contains(windows, path):
+		return fmt.Sprintf("%s opens no door to the outside", from.layer)
+	default:
+		return ""
+	}
+}
+
+// refuseInTest says why a test file in a room must not import a path, or
+// nothing. The tests of assemblies and of what stands above them may import
+// anything. The others test their room from below: a core or types with other
+// cores and the testing libraries, an engine or an adapter with all that is
+// below the assemblies.
+func refuseInTest(plan map[string]room, from room, path string) string {
+	if rank[from.layer] >= rank[assembly] {
+		return ""
+	}
+	rel, local := strings.CutPrefix(path, module+"/")
+	to, known := plan[rel]
+	if local && rel == from.path {
+		return ""
+	}
+	if rank[from.layer] > rank[core] {
+		if known && rank[to.layer] < rank[assembly] && inReach(from, to) {
+			return ""
+		}
+		return refuse(plan, from, path)
+	}
+	host, _, _ := strings.Cut(path, "/")
+	library := func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+	if !local && !strings.Contains(host, ".") || slices.ContainsFunc(testLibraries, library) {
+		return ""
+	}
+	return refuse(plan, from, path)
+}
+
+// service names the part of the house that a room belongs to: registry,
+// collector, producer, internal (shared), or none (mains and deploy/).
+func service(r room) string {
+	inner, ok := strings.CutPrefix(r.path, "services/")
+	name, _, _ := strings.Cut(inner, "/")
+	if !ok || name == "cmd" {
+		return ""
+	}
+	return name
+}
+
+// inReach tells whether a room may see another as far as the services go.
+func inReach(from, to room) bool {
+	return service(from) == "" || service(to) == service(from) || service(to) == "internal"
+}
+
+// toy is a house with one room of each kind, for the exam of check.
+var toy = []room{
+	{"services", page, nil},
+	{"services/internal/words", core, []string{"example.com/hash"}},
+	{"services/internal/endpoint", core, nil},
+	{"services/internal/wire", adapter, []string{"gen/one/v1"}},
+	{"services/one", assembly, []string{"services/open"}},
+	{"services/one/internal/data", types, []string{"example.com/labels"}},
+	{"services/one/internal/rules", core, nil},
+	{"services/one/internal/loop", engine, nil},
+	{"services/one/internal/disk", adapter, []string{"gen/disk/v1"}},
+	{"services/one/internal/disk/disktest", support, []string{"services/one/internal/disk"}},
+	{"services/one/internal/port", adapter, nil},
+	{"services/two", assembly, nil},
+	{"services/open", adapter, nil},
+	{"services/cmd/one", command, nil},
+	{"deploy/bench", bench, nil},
+}
+
+func TestCheckAcceptsWhatIsSound(t *testing.T) {
+	for _, arrow := range []string{
+		"services/internal/words > time net/url net/netip example.com/hash",
+		"services/internal/wire > net ./services/internal/words ./gen/one/v1 google.golang.org/grpc",
+		"services/one/internal/data > time example.com/labels",
+		"services/one/internal/rules > ./services/internal/words",
+		"services/one/internal/loop > log/slog ./services/one/internal/rules ./services/one/internal/data",
+		"services/one/internal/disk > os ./gen/disk/v1 ./services/internal/wire ./services/one/internal/loop",
+		"services/one/internal/disk/disktest > testing ./services/one/internal/disk",
+		"services/one > ./services/one/internal/disk ./services/one/internal/port ./services/open ./services/internal/wire",
+		"services/cmd/one > os ./services/one ./services/open ./services/internal/wire",
+		"deploy/bench > ./services/one ./services/two",
+
+		"services/internal/words >> os testing/synctest github.com/google/go-cmp/cmp ./services/internal/words ./services/internal/wire",
+		"services/one/internal/data >> pgregory.net/rapid ./services/one/internal/data",
+		"services/one/internal/loop >> ./services/one/internal/disk ./services/one/internal/disk/disktest",
+		"services/one/internal/port >> ./services/one/internal/disk ./services/one/internal/loop",
+		"services/one >> ./services/two ./services/one/internal/disk/disktest ./gen/disk/v1",
+		"deploy/bench >> ./gen/one/v1 ./services/two",
+	} {
+		if faults := check(toy, build(t, arrow)); len(faults) > 0 {
+			t.Errorf("%s\n%s", arrow, strings.Join(faults, "\n"))
+		}
+	}
+}
+
+func TestCheckRefusesWhatIsNot(t *testing.T) {
+	for arrow, want := range map[string]string{
+		"services/internal/words > net":                              "opens no door",
+		"services/internal/words > net/http":                         "opens no door",
+		"services/internal/words > os/signal":                        "opens no door",
+		"services/internal/words > log/slog":                         "opens no door",
+		"services/internal/words > database/sql":                     "opens no door",
+		"services/internal/words > C":                                "opens no door",
+		"services/internal/words > google.golang.org/grpc":           "only what its row names",
+		"services/internal/words > example.com/hash/deep":            "only what its row names",
+		"services/internal/words > ./gen/one/v1":                     "for the rooms that name it",
+		"services/internal/words > ./services/internal/wire":         "not from core to adapter",
+		"services/one/internal/rules > ./services/one/internal/data": "not from core to types",
+		"services/one/internal/rules > example.com/hash":             "only what its row names",
+		"services/one/internal/data > ./services/internal/words":     "not from types to core",
+		"services/one/internal/data > os":                            "opens no door",
+		"services/one/internal/loop > ./services/one/internal/disk":  "not from engine to adapter",
+		"services/one/internal/loop > ./gen/one/v1":                  "for the rooms that name it",
+		"services/one/internal/port > ./services/one/internal/disk":  "not from adapter to adapter",
+		"services/one/internal/port > ./gen/disk/v1":                 "for the rooms that name it",
+		"services/one/internal/port > ./services/open":               "belongs to another service",
+		"services/one/internal/port > ./services/one":                "not from adapter to assembly",
+		"services/internal/wire > ./services/open":                   "belongs to another service",
+		"services/one > ./services/two":                              "belongs to another service",
+		"services/two > ./services/open":                             "belongs to another service",
+		"services/one > ./services/one/internal/disk/disktest":       "for tests",
+		"services/cmd/one > ./gen/one/v1":                            "for the rooms that name it",
+		"services/one > ./services/elsewhere":                        "no place in the map",
+		"services > time":                                            "a page imports nothing",
+		"services/cmd/one > ./services":                              "not from main to page",
+
+		"services/internal/words >> google.golang.org/grpc":                    "only what its row names",
+		"services/one/internal/rules >> ./services/one":                        "not from core to assembly",
+		"services/one/internal/rules >> ./services/one/internal/loop":          "not from core to engine",
+		"services/one/internal/rules >> ./services/one/internal/disk/disktest": "not for those of a core",
+		"services/one/internal/loop >> ./services/one":                         "not from engine to assembly",
+		"services/one/internal/loop >> ./gen/one/v1":                           "for the rooms that name it",
+		"services/one/internal/port >> ./services/open":                        "belongs to another service",
+		"services/open >> ./services/two":                                      "belongs to another service",
+	} {
+		faults := check(toy, build(t, arrow))
+		if len(faults) != 1 || !strings.Contains(faults[0], want) {
+			t.Errorf("%s\ngot %q, want one fault with %q", arrow, faults, want)
+		}
+	}
+}
+
+func TestCheckRefusesAHouseUnlikeItsMap(t *testing.T) {
+	sound := build(t, "services > ")
+	for name, c := range map[string]struct {
+		pkgs []pkg
+		want string
+	}{
+		"sound":              {sound, ""},
+		"generated":          {append(slices.Clone(sound), pkg{path: "gen/new/v1"}), ""},
+		"package not in map": {append(slices.Clone(sound), pkg{path: "services/util", documented: true}), "services/util has no place in the map"},
+		"row not in house":   {sound[1:], "services is in the map and not in the house"},
+		"no comment":         {append([]pkg{{path: "services"}}, sound[1:]...), "services has no package comment"},
+	} {
+		if got := strings.Join(check(toy, c.pkgs), "\n"); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// build makes the toy house with the imports of one package, told as
+// "path > imports" or, for those of its tests, "path >> imports".
+func build(t *testing.T, arrow string) []pkg {
+	t.Helper()
+	path, list, ok := strings.Cut(arrow, " >")
+	list, ofTests := strings.CutPrefix(list, ">")
+	imports := strings.Fields(strings.ReplaceAll(list, " ./", " "+module+"/"))
+	var pkgs []pkg
+	for _, r := range toy {
+		p := pkg{path: r.path, documented: true}
+		switch {
+		case r.path != path:
+		case ofTests:
+			p.testImports, ok = imports, true
+		default:
+			p.imports = imports
+		}
+		pkgs = append(pkgs, p)
+	}
+	if !ok || !slices.ContainsFunc(toy, func(r room) bool { return r.path == path }) {
+		t.Fatalf("%s: no such arrow", arrow)
+	}
+	return pkgs
+}
