@@ -28,25 +28,29 @@ func (r *replica) assigned(t *testing.T) map[assignment.CollectorID]int {
 	return n
 }
 
-// TestOrphansArePlaced as soon as a collector is live, however many they are.
+// TestOrphansArePlaced a moment after a collector is live, however many they
+// are, and evenly over those that came within that moment.
 func TestOrphansArePlaced(t *testing.T) {
 	bubble(t, func(t *testing.T, _ *store.Memory, r *replica) {
 		for from := 0; from < 2500; from += 500 {
 			r.register(t, producers(from, from+500)...)
 		}
-		cmd := r.enlist(t, "c1", "a") // known, and not live
+		first, second := r.enlist(t, "c1", "a"), r.enlist(t, "c2", "a") // known, and not live
 		time.Sleep(time.Hour)
-		if n := r.assigned(t)["c1"]; n != 0 {
-			t.Errorf("%d producers were given to nobody", n)
+		if n := r.assigned(t); n["c1"]+n["c2"] != 0 {
+			t.Errorf("%v producers were given to nobody", n)
 		}
 		begin := time.Now()
-		member := r.subscribe(t, cmd)
-		member.until(2500)
-		if took := time.Since(begin); took > 0 {
+		one := r.subscribe(t, first)
+		time.Sleep(500 * time.Millisecond)
+		two := r.subscribe(t, second)
+		one.until(1250)
+		two.until(1250)
+		if took := time.Since(begin); took != time.Second {
 			t.Errorf("it took %v", took)
 		}
 		e, _, err := r.Producer(t.Context(), producerID(7), 0)
-		if err != nil || e.AssignReason != roster.PlacementLeastLoaded || !e.AssignTime.Equal(begin) {
+		if err != nil || e.AssignReason != roster.PlacementLeastLoaded || !e.AssignTime.Equal(begin.Add(time.Second)) {
 			t.Errorf("%+v, %v", e, err)
 		}
 	})

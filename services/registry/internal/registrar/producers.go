@@ -282,6 +282,11 @@ func (r *Registrar) placeOrphans(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		// The first collector that comes must not get all that waited: those that
+		// start with it come a moment later, and what is placed stays.
+		if r.orphaned() && !pause(ctx, settleTime) {
+			return ctx.Err()
+		}
 		for {
 			placed, err := r.placeSome(ctx)
 			if err != nil {
@@ -294,6 +299,13 @@ func (r *Registrar) placeOrphans(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// orphaned reports whether any producer waits for a collector.
+func (r *Registrar) orphaned() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.view.Unassigned() > 0
 }
 
 const placeBatch = 1000

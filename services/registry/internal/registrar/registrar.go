@@ -52,6 +52,7 @@ const (
 	ackInterval   = 5 * time.Second
 	ghostInterval = 10 * time.Second
 	pruneInterval = 10 * time.Minute
+	settleTime    = 1 * time.Second
 	removedTTL    = 24 * time.Hour
 	closeWait     = 2 * time.Second
 )
