@@ -2,8 +2,8 @@
 // held back, and so what is collected.
 //
 // Its invariant: what is collected changes only when a snapshot was sealed or a
-// held producer released, as a whole, and the state file is told in the same
-// step.
+// held producer released, as a whole; the state file is told in the same step,
+// and the registry after that.
 package membership
 
 import (
@@ -197,14 +197,17 @@ func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed) {
 		"released", len(v.Released), "held", len(v.Held), "accepted", m.accepted.Set.Len())
 }
 
-// apply writes an entry to the log and has the runner follow. A log that fails
-// does not keep the set from being applied.
+// apply has the runner follow, and writes an entry to the log: in this order, for
+// a first collection need not wait for the disk. A crash in between resumes the
+// set before, which nobody was told of as gone. A log that fails keeps nothing
+// from being applied.
 func (m *Membership) apply(ctx context.Context, e Entry, upserts []*assignment.Assignment, v guard.Verdict) {
-	m.persist(ctx, e)
 	if len(upserts) > 0 || len(v.Released) > 0 {
 		m.Runner.Change(upserts, v.Released)
 	}
+	m.persist(ctx, e)
 	if len(v.Held) > 0 {
+		m.Metrics.Holds.Add(float64(len(v.Held)))
 		m.Logger.WarnContext(ctx, "holding producers that nobody has named as removed", "held", len(v.Held), "all", m.guard.Len())
 	}
 	m.observe()

@@ -66,6 +66,7 @@ func (m *Membership) Holds(id assignment.ProducerID) bool {
 type Metrics struct {
 	Accepted    prometheus.Gauge
 	Held        prometheus.Gauge
+	Holds       prometheus.Counter
 	Revision    prometheus.Gauge
 	Sealed      prometheus.Counter
 	Refused     *prometheus.CounterVec
@@ -81,6 +82,9 @@ func NewMetrics() *Metrics {
 		}),
 		Held: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_collector_held_producers", Help: "Producers still collected although absent from the last sealed set.",
+		}),
+		Holds: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_collector_holds_total", Help: "Producers that were held back because nobody named their removal.",
 		}),
 		Revision: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_collector_accepted_revision", Help: "Revision of the last sealed set.",
@@ -115,7 +119,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Accepted, m.Held, m.Revision, m.Sealed, m.Refused, m.Diverged, m.LogFailures}
+	return []prometheus.Collector{m.Accepted, m.Held, m.Holds, m.Revision, m.Sealed, m.Refused, m.Diverged, m.LogFailures}
 }
 
 func (m *Membership) observe() {
