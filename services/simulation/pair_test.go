@@ -66,6 +66,9 @@ func TestReliable(t *testing.T) {
 		if n := c.metric(t, "rollcall_collector_refused_snapshots_total"); n != 0 {
 			t.Errorf("%v snapshots were refused", n)
 		}
+		if n := c.metric(t, "rollcall_collector_holds_total"); n != 0 {
+			t.Errorf("%v removals were not named", n)
+		}
 	})
 }
 
@@ -87,10 +90,10 @@ func TestResumeExact(t *testing.T) {
 		w.network.refuse(registryAddress, false)
 		w.register("new-1")
 		w.deregister(all[7])
-		sent := r.metric(t, "rollcall_registry_assignments_sent_total", "buckets")
+		sent := r.metric(t, "rollcall_registry_assignments_sent_total")
 		w.pass(time.Minute)
 		w.collects("c-1", append(slices.DeleteFunc(slices.Clone(all), func(id string) bool { return id == all[7] }), "new-1")...)
-		sent = r.metric(t, "rollcall_registry_assignments_sent_total", "buckets") - sent
+		sent = r.metric(t, "rollcall_registry_assignments_sent_total") - sent
 		// 4,000 producers are 64 buckets of about 63.
 		if sent > 2*130 {
 			t.Errorf("%v assignments were sent again for two changes", sent)
@@ -274,15 +277,15 @@ func TestHalfOpenDetected(t *testing.T) {
 func TestSameIdNoPingPong(t *testing.T) {
 	simulate(t, func(w *world) {
 		r := w.registry(registry.NewMemoryStore())
-		w.collector("c-1")
+		older := w.collector("c-1")
 		w.pass(time.Second)
 		all := names(10)
 		w.register(all...)
 		w.pass(time.Minute)
-		older := w.fleet.dir
+		dir := w.fleet.dir
 		w.fleet.dir = t.TempDir()
 		newer := w.collector("c-1")
-		w.fleet.dir = older
+		w.fleet.dir = dir
 		w.pass(time.Second)
 		w.collects("c-1", all...)
 		ended := newer.metric(t, "rollcall_collector_subscriptions_ended_total")
@@ -294,6 +297,9 @@ func TestSameIdNoPingPong(t *testing.T) {
 		}
 		if n := r.metric(t, "rollcall_registry_snapshots_sent_total"); n != subscribed {
 			t.Errorf("%v snapshots were sent while nothing changed", n-subscribed)
+		}
+		if n := older.metric(t, "rollcall_collector_subscriptions_ended_total", "superseded"); n < 15 || n > 45 {
+			t.Errorf("the older one tried %v times in ten minutes, want once in 15 to 30 s", n)
 		}
 		// Both collect: that is the price of not believing a silent registry.
 		if n := w.fleet.count(all[0]) - before; n != 2*60 {
