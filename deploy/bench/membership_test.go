@@ -44,6 +44,7 @@ func BenchmarkMembership(b *testing.B) {
 }
 
 func benchRollcall(b *testing.B) {
+	heap := heapInUse()
 	s := start(b, "registry")
 	conn := dial(b, s.address)
 	ctx := b.Context()
@@ -60,7 +61,7 @@ func benchRollcall(b *testing.B) {
 
 	var received counter
 	cpu := s.cpu(b)
-	heap := heapInUse()
+	runtime.GC()
 	began = time.Now()
 	second := startCollector(b, s.address, b.TempDir(), &received)
 	second.await(b, items)

@@ -39,9 +39,14 @@ func main() {
 	kong.Parse(&f, kong.Name("local"), kong.Description(description), kong.DefaultEnvars("ROLLCALL_LOCAL"),
 		kong.ConfigureHelp(kong.HelpOptions{NoAppDescFormat: true}),
 		kong.Exit(func(code int) { os.Exit(min(code, exitRefused)) }))
-	// After the first signal the next one does what it does to any process.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		signal.Stop(signals) // the next one does what it does to any process
+		cancel()
+	}()
 	if err := f.run(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "local:", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(exitFailed)

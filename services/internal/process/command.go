@@ -75,9 +75,20 @@ func Execute(command any, name, description string, options ...kong.Option) int 
 // untilSignal makes a context that ends at the first signal to stop. The next
 // one does then what it does to any process.
 func untilSignal() (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		}
+		// Before ctx ends, unlike with signal.NotifyContext: who has seen that
+		// the first signal has an effect may count on the second one.
+		signal.Stop(signals)
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // detailed is an error that has more to tell than one line.
