@@ -10,6 +10,7 @@ PKG      ?= ./...
 FUZZTIME ?= 10s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 RELEASED := proto/released.binpb
+UNRACED  := services/simulation
 
 # VERSION tells the commit. Go's own stamp would tell it again, and fail the
 # build where git refuses to read the checkout (in a container, another user's).
@@ -42,9 +43,13 @@ test: ## Vet and test, in random order, under the race detector where there is a
 	  echo 'make test: THE RACE DETECTOR IS OFF: it needs CGO_ENABLED=1 and a C compiler with its headers' >&2; \
 	  if [ "$$ROLLCALL_REQUIRE_ALL" = 1 ]; then echo 'make test: ROLLCALL_REQUIRE_ALL=1 requires it' >&2; exit 1; fi; \
 	fi; \
+	if [ -n "$$race" ] && go list $(PKG) | grep -q '$(UNRACED)$$'; then \
+	  echo 'make test: $(UNRACED) runs without the race detector: that of Go 1.26 crashes (ThreadSanitizer: CHECK failed) on the timers of a large bubble' >&2; \
+	fi; \
 	set -ex; \
 	go vet $$race $(PKG); \
-	go test -vet=off -shuffle=on $$race $(PKG)
+	go list $(PKG) | grep -v '$(UNRACED)$$' | xargs -r go test -vet=off -shuffle=on $$race; \
+	go list $(PKG) | grep '$(UNRACED)$$' | xargs -r go test -vet=off -shuffle=on
 
 .PHONY: lint
 lint: ## Lint Go and proto, and check their formatting

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,12 +59,23 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	// Else each command takes a second to end under the race detector.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	if dir, err := build(); dir != "" {
 		_ = errors.Join(err, os.RemoveAll(dir)) // the tests have told the error
 	}
 	os.Exit(code)
 }
+
+// Stages have ports of their own, of those that the system gives to nobody by
+// itself.
+var (
+	firstPort = 10_000 + rand.IntN(2_000)
+	stages    atomic.Int64
+)
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
@@ -80,7 +92,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	await(t, "free ports", func() error {
-		s.port = 10_000 + rand.IntN(20_000)
+		s.port = firstPort + 20*int(stages.Add(1)%1000)
 		var errs []error
 		for _, offset := range []int{0, 1, 10, 11, 12, 13} {
 			lis, err := net.Listen("tcp", s.address(offset))

@@ -104,6 +104,26 @@ func TestResumeExact(t *testing.T) {
 	})
 }
 
+// TestManyDeregisteredWhileAway: what was rightly taken off while nobody listened
+// is explained, however much it is.
+func TestManyDeregisteredWhileAway(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.registry(registry.NewMemoryStore())
+		w.collector("c-1")
+		w.pass(time.Second)
+		all := names(3500)
+		w.register(all...)
+		w.pass(time.Second)
+		w.network.silence(registryAddress)
+		w.deregister(all[:3400]...)
+		w.pass(30 * time.Second)
+		w.collects("c-1", all[3400:]...)
+		if m := w.membership("c-1"); m.GetHeldCount() != 0 || m.GetAcceptedCount() != 100 {
+			t.Errorf("after they were explained: %v", m)
+		}
+	})
+}
+
 // TestResumeSurvivesRegistryRestart: nothing changed, nothing is sent again.
 func TestResumeSurvivesRegistryRestart(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -61,6 +61,7 @@ func startPair(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second to end under the race detector
 	env.Setenv("PRODUCER", producer.URL)
 	env.Setenv("ROLLCALL_REGISTRY", ofRegistry.Addr().String())
 	env.Setenv("ROLLCALL_COLLECTOR_ADDRESS", ofCollector.Addr().String())

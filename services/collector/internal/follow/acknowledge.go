@@ -122,6 +122,10 @@ func (a *acknowledger) send(ctx context.Context) error {
 		return err
 	}
 	s.Metrics.Acknowledged.Inc()
-	s.Holder.Explained(ctx, wire.DecodeExplained(resp))
+	explained := wire.DecodeExplained(resp)
+	s.Holder.Explained(ctx, explained)
+	if len(explained) > 0 && st.HeldCount > len(ack.Held) {
+		a.notify() // there are more than one acknowledgement can ask about
+	}
 	return nil
 }

@@ -187,7 +187,7 @@ func (p *pacer) next(err error, s *session) time.Duration {
 		p.failures = 0
 	}
 	if !s.awayUntil.IsZero() {
-		return max(0, time.Until(s.awayUntil))
+		return max(minBackoff, time.Until(s.awayUntil))
 	}
 	if errors.Is(err, errDiverged) && time.Since(p.lastDiverged) > time.Minute {
 		p.lastDiverged = time.Now()

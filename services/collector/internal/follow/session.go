@@ -167,6 +167,9 @@ func (s *session) seal(ctx context.Context) {
 // away draws the time at which this collector goes elsewhere. Until then, or
 // until the stream ends, it reads on.
 func (s *session) away(ctx context.Context, cancel context.CancelCauseFunc, f *assignment.GoAway) {
+	if !s.awayUntil.IsZero() {
+		return // the first one stands
+	}
 	least := min(max(f.RetryAfterMin, 0), maxAway)
 	wait := least + rand.N(max(min(f.RetryAfterMax, maxAway)-least, 0)+1)
 	s.awayUntil = time.Now().Add(wait)

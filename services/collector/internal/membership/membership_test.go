@@ -2,7 +2,6 @@ package membership_test
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"testing"
@@ -29,7 +28,7 @@ func newRig(t *testing.T, resume membership.State) *rig {
 	t.Helper()
 	r := &rig{t: t, applied: map[assignment.ProducerID]bool{}, stale: map[assignment.ProducerID]bool{}}
 	r.Membership = membership.New(membership.Config{
-		Log: r, Runner: r, MaxProducers: 100, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: membership.NewMetrics(),
+		Log: r, Runner: r, MaxProducers: 100, Logger: slog.New(slog.DiscardHandler), Metrics: membership.NewMetrics(),
 	}, resume)
 	r.Begin()
 	return r

@@ -170,6 +170,10 @@ func parseProducerID(s string) (assignment.ProducerID, error) {
 // maxScan bounds how many producers one page looks at.
 const maxScan = 50_000
 
+// maxPageBytes is about how large a page may be: a client takes 4 MiB by
+// default.
+const maxPageBytes = 1 << 20
+
 // ListProducers answers a page of producers.
 func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListProducersRequest) (*registryv1.ListProducersResponse, error) {
 	f, err := decodeFilter(m)
@@ -181,14 +185,14 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 		return nil, err
 	}
 	resp := &registryv1.ListProducersResponse{Epoch: string(at.Epoch), Revision: int64(at.Revision)}
-	scanned := 0
+	scanned, size := 0, 0
 	last := f.page.after
 	from := &roster.Entry{Producer: roster.Producer{ID: assignment.ProducerID(f.page.after)}}
 	all.AscendGreaterOrEqual(from, func(e *roster.Entry) bool {
 		if string(e.ID) == f.page.after {
 			return true
 		}
-		if len(resp.Producers) == f.page.size || scanned == maxScan || ctx.Err() != nil {
+		if len(resp.Producers) == f.page.size || scanned == maxScan || size >= maxPageBytes || ctx.Err() != nil {
 			resp.NextPageToken = pageToken(last)
 			return false
 		}
@@ -203,6 +207,7 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 		}
 		if f.labelled(p) {
 			resp.Producers = append(resp.Producers, p)
+			size += len(e.Stored)
 		}
 		return true
 	})

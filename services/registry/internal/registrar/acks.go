@@ -67,7 +67,7 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 		return nil, false, roster.Refuse(roster.NotFound, roster.ReasonUnknownCollector, "collector %q has never registered", cmd.Collector)
 	}
 	stands := c.Collector.Newest()
-	if stands.ID != cmd.Instance || stands.Generation != cmd.Generation || cmd.Epoch != "" && cmd.Epoch != r.view.Epoch() {
+	if stands.ID != cmd.Instance || stands.Generation != cmd.Generation || cmd.Refusal == nil && cmd.Epoch != "" && cmd.Epoch != r.view.Epoch() {
 		return nil, false, roster.Refuse(roster.FailedPrecondition, roster.ReasonStaleAcknowledgement,
 			"collector %q: an acknowledgement of epoch %q by generation %d of instance %q; generation %d of %q stands",
 			cmd.Collector, cmd.Epoch, cmd.Generation, cmd.Instance, stands.Generation, stands.ID)

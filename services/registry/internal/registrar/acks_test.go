@@ -71,6 +71,25 @@ func TestAcksAreStoredNowAndThen(t *testing.T) {
 	})
 }
 
+// TestNackOfAnotherEpochIsVisible: a collector that refuses the first snapshot of
+// a new epoch still holds a set of the old one, and must be heard.
+func TestNackOfAnotherEpochIsVisible(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *store.Memory, r *replica) {
+		cmd := r.enlist(t, "c1", "a")
+		nack := r.subscribe(t, cmd).acknowledgement(cmd)
+		nack.Epoch = "an-older-one"
+		nack.Refusal = &assignment.Refusal{Reason: "TOO_LARGE", Revision: 9}
+		r.acknowledge(t, nack)
+		c, _, err := r.Collector(t.Context(), "c1", 0)
+		if err != nil || c.LastAck == nil || c.LastAck.Refusal == nil || c.LastAck.Refusal.Reason != "TOO_LARGE" {
+			t.Errorf("%+v, %v", c, err)
+		}
+		if n := r.AcknowledgedRevision("c1"); n != 0 {
+			t.Errorf("revision %d of another epoch counts", n)
+		}
+	})
+}
+
 // TestNackIsVisible at once, on every replica, until something is accepted; so
 // is what is held.
 func TestNackIsVisible(t *testing.T) {
