@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -179,18 +180,34 @@ func (k *Collector) open() (*statefile.State, error) {
 	if c.Sink != nil {
 		return state, nil
 	}
-	k.tsdb, err = sink.OpenTSDB(sink.TSDBConfig{
+	k.tsdb, err = openSamples(c)
+	if err != nil {
+		return nil, fmt.Errorf("open the sample store: %w", err)
+	}
+	return state, nil
+}
+
+// openSamples opens the sample store. One that is damaged is put aside: what is
+// collected from now on matters more than that nothing is collected.
+func openSamples(c Config) (*sink.TSDB, error) {
+	config := sink.TSDBConfig{
 		Dir:              filepath.Join(c.DataDir, "tsdb"),
 		Retention:        c.Retention,
 		RetentionBytes:   c.RetentionBytes,
 		OutOfOrderWindow: outOfOrderWindow,
 		Logger:           c.Logger,
 		Registerer:       c.Metrics,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the sample store: %w", err)
 	}
-	return state, nil
+	db, err := sink.OpenTSDB(config)
+	if err == nil || errors.Is(err, sink.ErrLocked) {
+		return db, err
+	}
+	aside := config.Dir + ".damaged"
+	c.Logger.Error("the sample store cannot be opened and is put aside", "dir", config.Dir, "aside", aside, "error", err)
+	if err := errors.Join(os.RemoveAll(aside), os.Rename(config.Dir, aside)); err != nil {
+		return nil, err
+	}
+	return sink.OpenTSDB(config)
 }
 
 func (k *Collector) assemble(state *statefile.State) error {
