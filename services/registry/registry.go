@@ -36,6 +36,9 @@ import (
 // registries that use it.
 type MemoryStore = store.Memory
 
+// A MemorySnapshot is a MemoryStore as it was.
+type MemorySnapshot = store.MemorySnapshot
+
 // NewMemoryStore makes an empty one.
 func NewMemoryStore() *MemoryStore { return store.NewMemory() }
 
@@ -50,6 +53,10 @@ type Config struct {
 	// used in its place.
 	DataDir string
 	Memory  *MemoryStore
+
+	// MemoryFaults, if set, is asked before each operation of this process on
+	// Memory, by its name: an error fails the operation. It may wait.
+	MemoryFaults func(op string) error
 
 	// QuotaBytes bounds the embedded store; 0: 8 GiB.
 	QuotaBytes int64
@@ -138,7 +145,7 @@ func (c *Config) check() error {
 
 func openStore(ctx context.Context, c Config) (*store.Store, error) {
 	if c.Memory != nil {
-		return c.Memory.Open(), nil
+		return c.Memory.OpenFaulty(c.MemoryFaults), nil
 	}
 	s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
 	if err != nil {

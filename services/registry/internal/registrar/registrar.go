@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/feed"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
@@ -214,7 +213,7 @@ func (r *Registrar) load(ctx context.Context) (assignment.Revision, error) {
 	}
 	view.Loaded(revision)
 	if view.Epoch() == "" || r.rewound(view) {
-		if err := r.writeEpoch(ctx, view.EpochRevision()); err != nil {
+		if err := r.writeEpoch(ctx, view.EpochRevision(), view.Epoch()); err != nil {
 			return 0, err
 		}
 		return r.load(ctx)
@@ -229,7 +228,11 @@ func (r *Registrar) load(ctx context.Context) (assignment.Revision, error) {
 func (r *Registrar) rewound(view *roster.View) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.loaded && r.view.Epoch() == view.Epoch() && r.view.Revision() > view.Revision()
+	if !r.loaded {
+		return false
+	}
+	return r.view.Epoch() == view.Epoch() && r.view.Revision() > view.Revision() ||
+		younger(r.view.Epoch(), view.Epoch(), time.Now())
 }
 
 // install swaps in a view that was loaded.
@@ -353,10 +356,15 @@ func (r *Registrar) lease(ctx context.Context) error {
 	}
 }
 
-// writeEpoch begins a new epoch, provided that the one written at the revision
-// before still stands. Another replica doing the same is as good.
-func (r *Registrar) writeEpoch(ctx context.Context, before assignment.Revision) error {
-	record := &roster.Epoch{Epoch: assignment.Epoch(uuid.NewString()), CreateTime: time.Now()}
+// writeEpoch begins a new epoch, after those that somebody has seen, provided that
+// the one written at the revision before still stands. Another replica doing the
+// same is as good.
+func (r *Registrar) writeEpoch(ctx context.Context, before assignment.Revision, seen ...assignment.Epoch) error {
+	r.mu.RLock()
+	seen = append(seen, r.view.Epoch())
+	r.mu.RUnlock()
+	now := time.Now()
+	record := &roster.Epoch{Epoch: newEpoch(now, seen...), CreateTime: now}
 	outcomes, err := r.Store.Commit(ctx, []roster.Txn{{{Key: record.Key(), Expect: before, Record: record}}})
 	if err == nil && outcomes[0].Committed {
 		r.Metrics.Epochs.Inc()

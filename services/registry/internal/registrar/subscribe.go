@@ -156,6 +156,12 @@ func (r *Registrar) notBehind(ctx context.Context, cmd Subscribe) error {
 			return err
 		}
 	}
+	if accepted != nil && younger(accepted.Epoch, epoch, time.Now()) {
+		if r.believes(cmd) {
+			r.setBack(ctx, epoch, accepted.Epoch)
+		}
+		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "the store is of an epoch before the subscriber's; try another replica")
+	}
 	if accepted == nil || accepted.Epoch != epoch {
 		return r.catchUp(ctx, want)
 	}
@@ -189,6 +195,21 @@ func (r *Registrar) believes(cmd Subscribe) bool {
 	defer r.mu.RUnlock()
 	_, err := r.view.OpenSession(roster.Session{Collector: cmd.Collector, Instance: cmd.Instance, Generation: cmd.Generation})
 	return err == nil && !cmd.Observe
+}
+
+// setBack begins a new epoch because somebody has seen one that began after that
+// of the store: the store was set back to before it.
+func (r *Registrar) setBack(ctx context.Context, epoch, seen assignment.Epoch) {
+	r.mu.RLock()
+	stands, at := r.view.Epoch(), r.view.EpochRevision()
+	r.mu.RUnlock()
+	if stands != epoch {
+		return
+	}
+	r.Logger.ErrorContext(ctx, "the store was set back to an earlier epoch", "epoch", epoch, "seen", seen)
+	if err := r.writeEpoch(ctx, at, seen); err != nil {
+		r.Logger.ErrorContext(ctx, "could not begin a new epoch", "error", err)
+	}
 }
 
 // checkRewound begins a new epoch when somebody has seen a revision of this
