@@ -49,6 +49,9 @@ type (
 
 	// A StateFS is the file system of the state file.
 	StateFS = statefile.FS
+
+	// A StateHandle is an open file of a StateFS.
+	StateHandle = statefile.Handle
 )
 
 // Config says how a collector runs.
@@ -104,6 +107,9 @@ type Config struct {
 
 	// StateFS, if set, is used in place of the operating system.
 	StateFS StateFS
+
+	// Now is the wall clock, for tests of clock steps; nil: the system's.
+	Now func() time.Time
 }
 
 // The defaults of a Config.
@@ -266,6 +272,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 		Opener:   k.scraper,
 		Metrics:  collections,
 		Panicked: k.panicked,
+		Now:      c.Now,
 	})
 	k.members = membership.New(membership.Config{
 		Log:          stateLog{k.state},

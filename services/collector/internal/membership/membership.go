@@ -235,10 +235,10 @@ func (m *Membership) heartbeat(ctx context.Context, h *assignment.Heartbeat) Eve
 			"accepted_count", m.accepted.Set.Len())
 		return EventDiverged
 	}
-	if h.Revision > m.accepted.Revision {
+	if h.Revision > m.accepted.Revision || !m.persisted {
 		m.accepted.Revision = h.Revision
 		position := m.accepted.Position
-		m.persist(ctx, Entry{Position: &position})
+		m.persist(ctx, Entry{Position: &position}) // which also mends a log that had failed
 	}
 	return EventAgreed
 }
