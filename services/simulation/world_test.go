@@ -69,6 +69,9 @@ func (w *world) fatalf(format string, args ...any) {
 }
 
 func (w *world) logger(name string) *slog.Logger {
+	if w.logs == io.Discard {
+		return slog.New(slog.DiscardHandler) // which spares the formatting
+	}
 	return process.NewLogger(w.logs, slog.LevelInfo, false).With("host", name)
 }
 
@@ -153,8 +156,8 @@ func (w *world) collector(id string) *host {
 		Advertise:    address,
 		Logger:       w.logger(id),
 		Metrics:      metrics,
-		DialRegistry: w.network.dial,
-		DialProducer: w.network.dialTCP,
+		DialRegistry: w.network.dialer(id),
+		DialProducer: w.network.dialerTCP(id),
 		Sink:         discard{},
 	})
 	if err != nil {

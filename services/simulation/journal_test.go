@@ -1,0 +1,292 @@
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A journal judges a town: from its own log of what was asked for and
+// acknowledged, and from what the producers saw. It never asks a registry who is
+// to be collected.
+type journal struct {
+	town *town
+
+	mu         sync.Mutex // guards all below
+	violations []string
+	subjects   map[string]*subject
+	order      []string
+	collectors map[string]*watched
+
+	// pulls counts all that producers saw.
+	pulls int
+}
+
+// A subject is one producer, as its owner knows it.
+type subject struct {
+	id       string
+	interval time.Duration
+	before   time.Duration // the interval before the last change
+	longest  time.Duration // that it ever had
+	varied   bool          // it ever had another
+	mute     string        // how it fails to answer; empty: it answers
+	hung     bool          // it has let a collection run to its timeout since the last quiet time
+
+	// wanted tells what its owner asked for last; certain, that this was
+	// acknowledged, by a registry that knew what it said.
+	wanted  bool
+	certain bool
+	owner   string // as the last acknowledgement told
+
+	// instance counts its processes; a new one has taken the place of the last.
+	// acked are those whose registration was acknowledged.
+	instance int
+	acked    []int
+
+	// tainted tells that a store has lost or forgotten something since this
+	// producer was last seen to be collected by exactly one or by nobody.
+	tainted bool
+
+	// owed tells that it was collected since it was wanted: from then on it is,
+	// in each interval, whatever the registries say.
+	owed     bool
+	carriers []string
+	last     time.Time // when it was collected last by a process that owes it
+	seen     map[string]time.Time
+}
+
+// watched is one collector.
+type watched struct {
+	impaired map[impairment]bool // what keeps it from collecting, now
+	excused  time.Time           // until then it is not expected to have collected
+	wounded  bool                // its disk failed since the last quiet time
+	accepted map[string]int64    // highest revision seen in each epoch
+}
+
+type impairment string
+
+const (
+	crashed  impairment = "crashed"
+	secluded impairment = "cut off from the producers"
+	frozen   impairment = "frozen"
+)
+
+func newJournal(t *town) *journal {
+	j := &journal{town: t, subjects: map[string]*subject{}, collectors: map[string]*watched{}}
+	for i := range townProducers {
+		id := fmt.Sprintf("p-%02d", i+1)
+		j.order = append(j.order, id)
+		j.subjects[id] = &subject{id: id, seen: map[string]time.Time{}}
+	}
+	for i := range townCollectors {
+		j.collectors[fmt.Sprintf("c-%d", i+1)] = &watched{impaired: map[impairment]bool{}, accepted: map[string]int64{}}
+	}
+	return j
+}
+
+func (j *journal) violate(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.violateLocked(format, args...)
+}
+
+// violateLocked notes a violation; mu is held. The first ones tell the story.
+func (j *journal) violateLocked(format string, args ...any) {
+	if len(j.violations) < 10 {
+		at := time.Since(j.town.begun).Round(time.Millisecond)
+		j.violations = append(j.violations, fmt.Sprintf("%v, at %q: ", at, j.town.step)+fmt.Sprintf(format, args...))
+	}
+}
+
+// slack is what a first collection and a connection may take.
+const slack = 300 * time.Millisecond
+
+// pulled is told by a producer that a process has pulled it, and answers how it
+// fails to answer. main tells that the process is not a twin.
+func (j *journal) pulled(who, id string, main bool) (mute string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.pulls++
+	s := j.subjects[id]
+	if s == nil {
+		j.violateLocked("%s pulls %q, which never was", who, id)
+		return ""
+	}
+	now := time.Now()
+	s.seen[who] = now
+	if main {
+		j.judgeGap(s, now)
+		if s.wanted && s.certain && (s.owner == who || slices.Contains(s.carriers, who)) {
+			s.owed, s.last = true, now
+			if !slices.Contains(s.carriers, who) {
+				s.carriers = append(s.carriers, who)
+			}
+		}
+	}
+	return s.mute
+}
+
+// judgeGap notes when a producer that was collected has not been for longer than
+// its interval. mu is held.
+func (j *journal) judgeGap(s *subject, now time.Time) {
+	if !s.owed {
+		return
+	}
+	since := s.last
+	for _, id := range s.carriers {
+		c := j.collectors[id]
+		if len(c.impaired) > 0 {
+			return
+		}
+		if c.excused.After(since) {
+			since = c.excused
+		}
+	}
+	allowed := s.interval + slack
+	if s.before > 0 {
+		allowed += s.before
+	}
+	if s.hung {
+		allowed += s.interval / 2 // a first collection may last into a due time, which is then missed
+	}
+	if gap := now.Sub(since); gap > allowed {
+		j.violateLocked("%s was not collected for %v by %v; its interval is %v", s.id, gap.Round(time.Millisecond), s.carriers, s.interval)
+		s.last = now // once is enough
+	}
+}
+
+// judgeGaps judges all producers as of now.
+func (j *journal) judgeGaps() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.subjects {
+		j.judgeGap(s, time.Now())
+	}
+}
+
+// impair notes that a collector cannot collect from now on. What it has done by
+// then is judged first.
+func (j *journal) impair(id string, why impairment) {
+	j.judgeGaps()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := j.collectors[id]
+	c.impaired[why] = true
+	if why == crashed {
+		clear(c.accepted) // the next process knows what is on disk, which is a minute old at most
+	}
+	if why == crashed && c.wounded {
+		// What was not on its disk, it has forgotten.
+		for _, s := range j.subjects {
+			if slices.Contains(s.carriers, id) {
+				s.owed, s.carriers = false, nil
+			}
+		}
+	}
+}
+
+// mend notes that an impairment has ended.
+func (j *journal) mend(id string, why impairment) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := j.collectors[id]
+	delete(c.impaired, why)
+	c.excuse(time.Second)
+}
+
+func (c *watched) excuse(d time.Duration) {
+	if until := time.Now().Add(d); until.After(c.excused) {
+		c.excused = until
+	}
+}
+
+// excuse lets a collector be late.
+func (j *journal) excuse(id string, d time.Duration) {
+	j.judgeGaps()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.collectors[id].excuse(d)
+}
+
+// wound notes that a collector's disk fails.
+func (j *journal) wound(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.collectors[id].wounded = true
+}
+
+// taint notes that a store has lost something: who was replaced, too, and which
+// interval was asked for last, until the owner renews.
+func (j *journal) taint() {
+	j.judgeGaps()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.subjects {
+		s.tainted, s.acked = true, nil
+		if s.varied { // the store may have gone back to another interval
+			s.before = s.longest
+		}
+	}
+}
+
+// leaving notes that a producer's owner asks for its removal from now on.
+func (j *journal) leaving(s *subject) {
+	j.judgeGaps()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s.wanted, s.certain = false, false
+	s.owed, s.carriers = false, nil
+}
+
+// position notes the accepted revision of a collector, which never goes back
+// within an epoch.
+func (j *journal) position(id, epoch string, revision int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := j.collectors[id]
+	if highest := c.accepted[epoch]; revision < highest {
+		j.violateLocked("%s went back from revision %d to %d of epoch %s", id, highest, revision, epoch)
+	}
+	c.accepted[epoch] = max(c.accepted[epoch], revision)
+}
+
+// judgeQuiet judges who is collected by whom now that everything works and has
+// worked for a while.
+func (j *journal) judgeQuiet() {
+	j.judgeGaps()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, id := range j.order {
+		s := j.subjects[id]
+		by := s.collectors()
+		switch {
+		case s.wanted && s.certain && len(by) == 0:
+			j.violateLocked("%s is registered and collected by nobody", id)
+		case s.wanted && !s.tainted && len(by) > 1:
+			j.violateLocked("%s is collected by %v, and no store has lost anything", id, by)
+		case !s.wanted && s.certain && !s.tainted && len(by) > 0:
+			j.violateLocked("%s was deregistered and is collected by %v", id, by)
+		}
+		if s.wanted && len(by) == 1 || !s.wanted && len(by) == 0 {
+			s.tainted = false
+		}
+		s.before, s.hung = 0, false
+	}
+	for _, c := range j.collectors {
+		c.wounded = false
+	}
+}
+
+// collectors are the processes that have collected the producer within its
+// interval.
+func (s *subject) collectors() []string {
+	var by []string
+	for who, at := range s.seen {
+		if time.Since(at) <= max(s.interval, s.before)+slack {
+			by = append(by, who)
+		}
+	}
+	slices.Sort(by)
+	return by
+}
