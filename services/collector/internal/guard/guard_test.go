@@ -240,6 +240,22 @@ func TestAStalledStreamConfirmsLittle(t *testing.T) {
 	}
 }
 
+// TestReconnectingConfirmsNothing: a stream that breaks off after its first seal
+// has told the set at one moment only.
+func TestReconnectingConfirmsNothing(t *testing.T) {
+	r := newRig(t, assignment.CauseUnspecified)
+	for range 100 {
+		r.now = r.now.Add(beat)
+		r.NewStream()
+		r.lose(assignment.CauseUnspecified)
+	}
+	for h := range r.After("") {
+		if h.Confirmed != 0 {
+			t.Errorf("confirmed for %v", h.Confirmed)
+		}
+	}
+}
+
 // TestNeverAgainstAnAnswerAfterAnEpoch: a registry that never knew a producer
 // confirms nothing but that.
 func TestNeverAgainstAnAnswerAfterAnEpoch(t *testing.T) {

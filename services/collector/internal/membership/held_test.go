@@ -170,3 +170,20 @@ func TestRelease(t *testing.T) {
 	}
 	r.want("d")
 }
+
+// TestReconnectingConfirmsNothing: what was while no stream told the set is not
+// known.
+func TestReconnectingConfirmsNothing(t *testing.T) {
+	running(t, func(t *testing.T, r *rig) {
+		r.all("e", 1, "a", "b")
+		r.all("e", 2, "b")
+		for range 20 {
+			time.Sleep(time.Minute)
+			r.Begin()
+			r.all("e", 2, "b")
+		}
+		if held := r.Held("", 2); len(held) != 1 || held[0].Confirmed != 0 {
+			t.Errorf("held: %+v", held)
+		}
+	})
+}
