@@ -87,6 +87,7 @@ var house = []room{
 
 	{"services/simulation", bench, nil},
 
+	{"deploy/alerts", bench, nil},
 	{"deploy/local", command, nil},
 	{"deploy/bench", bench, nil},
 }

@@ -41,6 +41,7 @@
 //	    rollcall/            main      the operator's command line
 //	  simulation/            bench     the whole system in one bubble of fake time, under faults
 //	deploy/
+//	  alerts/                bench     the alert rules, and that they are sound
 //	  local/                 main      one registry and two collectors on this machine
 //	  bench/                 bench     measurements
 //

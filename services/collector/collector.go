@@ -108,7 +108,8 @@ type Config struct {
 	// StateFS, if set, is used in place of the operating system.
 	StateFS StateFS
 
-	// Now is the wall clock, for tests of clock steps; nil: the system's.
+	// Now is the wall clock, for tests of clock steps; nil: the system's. Only
+	// due times and time stamps follow it.
 	Now func() time.Time
 }
 
@@ -277,6 +278,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 	k.members = membership.New(membership.Config{
 		Log:          stateLog{k.state},
 		Runner:       runner{k.schedule},
+		Witness:      witness{k.schedule},
 		MaxProducers: c.MaxProducers,
 		Logger:       c.Logger,
 		Metrics:      set,
@@ -307,6 +309,7 @@ func (k *Collector) Run(ctx context.Context) error {
 		"version", process.Version, "instance", k.instance, "resumed", k.schedule.Len())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return k.schedule.Run(ctx) })
+	group.Go(func() error { return k.members.Run(ctx) })
 	group.Go(func() error { return k.follower.Run(ctx) })
 	group.Go(func() error { return process.ServeGRPC(ctx, k.server, c.Listener, c.StopGrace) })
 	if c.HTTPListener != nil {

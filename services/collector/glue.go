@@ -35,6 +35,27 @@ func (r runner) Change(upserts []*assignment.Assignment, released []guard.Releas
 	r.schedule.Apply(c)
 }
 
+// witness is the schedule as the membership's source of evidence.
+type witness struct{ schedule *schedule.Schedule }
+
+// Evidence is what the collections of one producer say.
+func (w witness) Evidence(id assignment.ProducerID) guard.Evidence {
+	return guard.Evidence(w.schedule.Evidence(id))
+}
+
+// Survey is what all collections say.
+func (w witness) Survey(held func(assignment.ProducerID) bool) guard.Survey {
+	s := w.schedule.Survey(held)
+	survey := guard.Survey{
+		Applied: s.Applied, Run: s.Run, Answering: s.Answering, MedianInterval: s.MedianInterval,
+		Failing: make(map[assignment.ProducerID]guard.Evidence, len(s.Failing)),
+	}
+	for id, e := range s.Failing {
+		survey.Failing[id] = guard.Evidence(e)
+	}
+	return survey
+}
+
 // unrunnables is the schedule as the follower's source of what is not run.
 type unrunnables struct{ schedule *schedule.Schedule }
 

@@ -288,10 +288,12 @@ func brief(ids []string) string {
 
 // fleet is all producers: one HTTP host that notes who was collected when.
 type fleet struct {
-	dir string
+	dir   string
+	every time.Duration // the interval of producers
 
 	mu   sync.Mutex
 	hits map[string][]time.Time
+	dead map[string]bool
 }
 
 const (
@@ -300,7 +302,7 @@ const (
 )
 
 func newFleet(w *world, dir string) *fleet {
-	f := &fleet{dir: dir, hits: map[string][]time.Time{}}
+	f := &fleet{dir: dir, every: interval, hits: map[string][]time.Time{}, dead: map[string]bool{}}
 	lis := w.network.listen(fleetAddress)
 	w.done.Go(func() {
 		_ = process.ServeHTTP(w.ctx, http.HandlerFunc(f.serve), lis, time.Second, w.logger("fleet"))
@@ -312,7 +314,12 @@ func (f *fleet) serve(rw http.ResponseWriter, r *http.Request) {
 	id, _ := strings.CutPrefix(r.URL.Path, "/")
 	f.mu.Lock()
 	f.hits[id] = append(f.hits[id], time.Now())
+	dead := f.dead[id]
 	f.mu.Unlock()
+	if dead {
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	rw.Header().Set("Content-Type", "text/plain; version=0.0.4")
 	_, _ = io.WriteString(rw, "# TYPE work_total counter\nwork_total 1\n")
 }
@@ -322,8 +329,17 @@ func (f *fleet) producer(id string) *registryv1.Producer {
 	return &registryv1.Producer{
 		ProducerId: id,
 		Endpoint:   "http://" + fleetAddress + "/" + id,
-		Interval:   durationpb.New(interval),
+		Interval:   durationpb.New(f.every),
 		Timeout:    durationpb.New(5 * time.Second),
+	}
+}
+
+// die has producers answer nothing of use from now on.
+func (f *fleet) die(ids ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ids {
+		f.dead[id] = true
 	}
 }
 

@@ -37,7 +37,7 @@ func (c *showMembership) Run(ctx context.Context, o output) error {
 				m.GetAcceptedCount(), m.GetRevision(), dash(m.GetEpoch()), m.GetAcceptedDigest())},
 			{"on disk", strconv.FormatBool(m.GetPersisted())},
 			{"last seal", ago(m.GetLastSealTime())},
-			{"collected", strconv.FormatInt(m.GetAppliedCount(), 10)},
+			{"collected", fmt.Sprintf("%d, digest %016x", m.GetAppliedCount(), m.GetAppliedDigest())},
 			{"held", strconv.FormatInt(m.GetHeldCount(), 10)},
 			{"unrunnable", strconv.FormatInt(m.GetUnrunnableCount(), 10)},
 			{"last refusal", dash(strings.TrimSpace(m.GetLastRefusal().GetReason() + " " + m.GetLastRefusal().GetMessage()))},

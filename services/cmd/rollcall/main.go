@@ -35,6 +35,8 @@ type cli struct {
 	Membership  showMembership  `cmd:"" help:"Ask a collector which set it holds and how its subscription is doing."`
 	Collections showCollections `cmd:"" help:"Ask a collector what it collects and how that goes."`
 	CollectNow  collectNow      `cmd:"" help:"Have a collector collect a producer at once."`
+	Held        showHeld        `cmd:"" help:"Ask a collector whom it holds: absent from its set, still collected."`
+	Release     release         `cmd:"" help:"Have a collector let go of those that it holds."`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }

@@ -39,6 +39,7 @@ func TestCommand(t *testing.T) {
 			"exits": exits,
 			"until": until,
 			"lie":   lie,
+			"lose":  lose,
 		},
 	})
 }
@@ -68,9 +69,11 @@ func startPair(env *testscript.Env) error {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	quiet := slog.New(slog.DiscardHandler)
+	store := registry.NewMemoryStore()
+	env.Values[storeKey{}] = store
 	r, err := registry.New(ctx, registry.Config{
 		Listener:  ofRegistry,
-		Memory:    registry.NewMemoryStore(),
+		Memory:    store,
 		Heartbeat: 200 * time.Millisecond,
 		Logger:    quiet,
 	})
@@ -99,6 +102,20 @@ func startPair(env *testscript.Env) error {
 		}
 	})
 	return nil
+}
+
+// storeKey is where a script has the registry's store.
+type storeKey struct{}
+
+// lose ID...: have the registry forget producers without a word.
+func lose(ts *testscript.TestScript, _ bool, args []string) {
+	store, ok := ts.Value(storeKey{}).(*registry.MemoryStore)
+	if !ok {
+		ts.Fatalf("no store")
+	}
+	for _, id := range args {
+		store.Delete("/rollcall/v1/producers/" + id)
+	}
 }
 
 // exits CODE COMMAND...: run a command, and expect that it ends with this code

@@ -197,7 +197,7 @@ func EncodeRemovals(removals []assignment.Removal) []*registryv1.Removal {
 	for _, r := range removals {
 		ms = append(ms, &registryv1.Removal{
 			ProducerId: string(r.ProducerID),
-			Cause:      registryv1.RemovalCause(r.Cause),
+			Cause:      EncodeCause(r.Cause),
 			Revision:   int64(r.Revision),
 		})
 	}
@@ -280,3 +280,6 @@ func decodeAccepted(m *registryv1.AcceptedSet, v *Violations) *assignment.Accept
 	}
 	return a
 }
+
+// EncodeCause makes the message's cause.
+func EncodeCause(c assignment.Cause) registryv1.RemovalCause { return registryv1.RemovalCause(c) }

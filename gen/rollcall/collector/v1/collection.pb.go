@@ -401,7 +401,10 @@ type GetMembershipResponse struct {
 	// Why the last subscription ended or could not be had; empty when none did.
 	LastError string `protobuf:"bytes,15,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// The last snapshot refused since the last accepted one.
-	LastRefusal   *v1.Refusal `protobuf:"bytes,16,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
+	LastRefusal *v1.Refusal `protobuf:"bytes,16,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
+	// The digest of all that is collected: the accepted set and what is held. It
+	// equals accepted_digest when nothing is held.
+	AppliedDigest uint64 `protobuf:"fixed64,17,opt,name=applied_digest,json=appliedDigest,proto3" json:"applied_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +549,13 @@ func (x *GetMembershipResponse) GetLastRefusal() *v1.Refusal {
 		return x.LastRefusal
 	}
 	return nil
+}
+
+func (x *GetMembershipResponse) GetAppliedDigest() uint64 {
+	if x != nil {
+		return x.AppliedDigest
+	}
+	return 0
 }
 
 // ListCollectionsRequest asks for a page of collections.
@@ -861,6 +871,337 @@ func (x *CollectNowResponse) GetResult() *CollectionResult {
 	return nil
 }
 
+// A HeldProducer is absent from the accepted set and still collected.
+type HeldProducer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was assigned last.
+	Assignment *v1.Assignment `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	// When it was first absent.
+	HoldTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=hold_time,json=holdTime,proto3" json:"hold_time,omitempty"`
+	// For how long in all the registry has confirmed that it is absent.
+	ConfirmedDuration *durationpb.Duration `protobuf:"bytes,3,opt,name=confirmed_duration,json=confirmedDuration,proto3" json:"confirmed_duration,omitempty"`
+	// The epoch of the set that had it.
+	Epoch string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// What the registry says of it: EXPIRED, or UNSPECIFIED for nothing.
+	Cause v1.RemovalCause `protobuf:"varint,5,opt,name=cause,proto3,enum=rollcall.registry.v1.RemovalCause" json:"cause,omitempty"`
+	// Whether its last collection succeeded.
+	Answers bool `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`
+	// Since when its collections fail; absent when they do not, and before the
+	// first one of this process.
+	FailingSince  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldProducer) Reset() {
+	*x = HeldProducer{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldProducer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldProducer) ProtoMessage() {}
+
+func (x *HeldProducer) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldProducer.ProtoReflect.Descriptor instead.
+func (*HeldProducer) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HeldProducer) GetAssignment() *v1.Assignment {
+	if x != nil {
+		return x.Assignment
+	}
+	return nil
+}
+
+func (x *HeldProducer) GetHoldTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HoldTime
+	}
+	return nil
+}
+
+func (x *HeldProducer) GetConfirmedDuration() *durationpb.Duration {
+	if x != nil {
+		return x.ConfirmedDuration
+	}
+	return nil
+}
+
+func (x *HeldProducer) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *HeldProducer) GetCause() v1.RemovalCause {
+	if x != nil {
+		return x.Cause
+	}
+	return v1.RemovalCause(0)
+}
+
+func (x *HeldProducer) GetAnswers() bool {
+	if x != nil {
+		return x.Answers
+	}
+	return false
+}
+
+func (x *HeldProducer) GetFailingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailingSince
+	}
+	return nil
+}
+
+// ListHeldRequest asks for a page of held producers.
+type ListHeldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most producers in the answer: 1 to 1,000, default 100. More is answered
+	// with 1,000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeldRequest) Reset() {
+	*x = ListHeldRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeldRequest) ProtoMessage() {}
+
+func (x *ListHeldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeldRequest.ProtoReflect.Descriptor instead.
+func (*ListHeldRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListHeldRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListHeldRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListHeldResponse is a page of held producers.
+type ListHeldResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The producers, by id.
+	Held []*HeldProducer `protobuf:"bytes,1,rep,name=held,proto3" json:"held,omitempty"`
+	// Asks for the next page; empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeldResponse) Reset() {
+	*x = ListHeldResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeldResponse) ProtoMessage() {}
+
+func (x *ListHeldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeldResponse.ProtoReflect.Descriptor instead.
+func (*ListHeldResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListHeldResponse) GetHeld() []*HeldProducer {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *ListHeldResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ReleaseHeldRequest says whom to let go of: either some or all.
+type ReleaseHeldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The producers' ids, at most 1,000.
+	ProducerIds []string `protobuf:"bytes,1,rep,name=producer_ids,json=producerIds,proto3" json:"producer_ids,omitempty"`
+	// Everything that is held.
+	All           bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseHeldRequest) Reset() {
+	*x = ReleaseHeldRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseHeldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseHeldRequest) ProtoMessage() {}
+
+func (x *ReleaseHeldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseHeldRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseHeldRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReleaseHeldRequest) GetProducerIds() []string {
+	if x != nil {
+		return x.ProducerIds
+	}
+	return nil
+}
+
+func (x *ReleaseHeldRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+// ReleaseHeldResponse is what became of it.
+type ReleaseHeldResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were let go of.
+	ReleasedCount int64 `protobuf:"varint,1,opt,name=released_count,json=releasedCount,proto3" json:"released_count,omitempty"`
+	// Those of producer_ids that were not held. Nothing was done about them.
+	NotHeldProducerIds []string `protobuf:"bytes,2,rep,name=not_held_producer_ids,json=notHeldProducerIds,proto3" json:"not_held_producer_ids,omitempty"`
+	// Whether the state file has it. Without, a restart may hold them again.
+	Persisted     bool `protobuf:"varint,3,opt,name=persisted,proto3" json:"persisted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseHeldResponse) Reset() {
+	*x = ReleaseHeldResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseHeldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseHeldResponse) ProtoMessage() {}
+
+func (x *ReleaseHeldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseHeldResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseHeldResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReleaseHeldResponse) GetReleasedCount() int64 {
+	if x != nil {
+		return x.ReleasedCount
+	}
+	return 0
+}
+
+func (x *ReleaseHeldResponse) GetNotHeldProducerIds() []string {
+	if x != nil {
+		return x.NotHeldProducerIds
+	}
+	return nil
+}
+
+func (x *ReleaseHeldResponse) GetPersisted() bool {
+	if x != nil {
+		return x.Persisted
+	}
+	return false
+}
+
 var File_rollcall_collector_v1_collection_proto protoreflect.FileDescriptor
 
 const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
@@ -891,7 +1232,7 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\rfailure_count\x18\t \x01(\x03R\ffailureCount\x12!\n" +
 	"\fmissed_count\x18\n" +
 	" \x01(\x03R\vmissedCount\"\x16\n" +
-	"\x14GetMembershipRequest\"\xf8\x04\n" +
+	"\x14GetMembershipRequest\"\x9f\x05\n" +
 	"\x15GetMembershipResponse\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -916,7 +1257,8 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x10registry_address\x18\x0e \x01(\tR\x0fregistryAddress\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x0f \x01(\tR\tlastError\x12@\n" +
-	"\flast_refusal\x18\x10 \x01(\v2\x1d.rollcall.registry.v1.RefusalR\vlastRefusal\"\x82\x01\n" +
+	"\flast_refusal\x18\x10 \x01(\v2\x1d.rollcall.registry.v1.RefusalR\vlastRefusal\x12%\n" +
+	"\x0eapplied_digest\x18\x11 \x01(\x06R\rappliedDigest\"\x82\x01\n" +
 	"\x16ListCollectionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -937,7 +1279,31 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
 	"producerId\"U\n" +
 	"\x12CollectNowResponse\x12?\n" +
-	"\x06result\x18\x01 \x01(\v2'.rollcall.collector.v1.CollectionResultR\x06result*\xdb\x02\n" +
+	"\x06result\x18\x01 \x01(\v2'.rollcall.collector.v1.CollectionResultR\x06result\"\xfe\x02\n" +
+	"\fHeldProducer\x12@\n" +
+	"\n" +
+	"assignment\x18\x01 \x01(\v2 .rollcall.registry.v1.AssignmentR\n" +
+	"assignment\x127\n" +
+	"\thold_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bholdTime\x12H\n" +
+	"\x12confirmed_duration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11confirmedDuration\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\tR\x05epoch\x128\n" +
+	"\x05cause\x18\x05 \x01(\x0e2\".rollcall.registry.v1.RemovalCauseR\x05cause\x12\x18\n" +
+	"\aanswers\x18\x06 \x01(\bR\aanswers\x12?\n" +
+	"\rfailing_since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\"M\n" +
+	"\x0fListHeldRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"s\n" +
+	"\x10ListHeldResponse\x127\n" +
+	"\x04held\x18\x01 \x03(\v2#.rollcall.collector.v1.HeldProducerR\x04held\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"I\n" +
+	"\x12ReleaseHeldRequest\x12!\n" +
+	"\fproducer_ids\x18\x01 \x03(\tR\vproducerIds\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"\x8d\x01\n" +
+	"\x13ReleaseHeldResponse\x12%\n" +
+	"\x0ereleased_count\x18\x01 \x01(\x03R\rreleasedCount\x121\n" +
+	"\x15not_held_producer_ids\x18\x02 \x03(\tR\x12notHeldProducerIds\x12\x1c\n" +
+	"\tpersisted\x18\x03 \x01(\bR\tpersisted*\xdb\x02\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNREACHABLE\x10\x01\x12\x1a\n" +
@@ -950,13 +1316,15 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x16FAILURE_REASON_OVERLAP\x10\b\x12\x19\n" +
 	"\x15FAILURE_REASON_BUDGET\x10\t\x12\x18\n" +
 	"\x14FAILURE_REASON_STORE\x10\n" +
-	"2\xc0\x03\n" +
+	"2\x83\x05\n" +
 	"\x11CollectionService\x12j\n" +
 	"\rGetMembership\x12+.rollcall.collector.v1.GetMembershipRequest\x1a,.rollcall.collector.v1.GetMembershipResponse\x12p\n" +
 	"\x0fListCollections\x12-.rollcall.collector.v1.ListCollectionsRequest\x1a..rollcall.collector.v1.ListCollectionsResponse\x12j\n" +
 	"\rGetCollection\x12+.rollcall.collector.v1.GetCollectionRequest\x1a,.rollcall.collector.v1.GetCollectionResponse\x12a\n" +
 	"\n" +
-	"CollectNow\x12(.rollcall.collector.v1.CollectNowRequest\x1a).rollcall.collector.v1.CollectNowResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
+	"CollectNow\x12(.rollcall.collector.v1.CollectNowRequest\x1a).rollcall.collector.v1.CollectNowResponse\x12[\n" +
+	"\bListHeld\x12&.rollcall.collector.v1.ListHeldRequest\x1a'.rollcall.collector.v1.ListHeldResponse\x12d\n" +
+	"\vReleaseHeld\x12).rollcall.collector.v1.ReleaseHeldRequest\x1a*.rollcall.collector.v1.ReleaseHeldResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
 
 var (
 	file_rollcall_collector_v1_collection_proto_rawDescOnce sync.Once
@@ -971,7 +1339,7 @@ func file_rollcall_collector_v1_collection_proto_rawDescGZIP() []byte {
 }
 
 var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_rollcall_collector_v1_collection_proto_goTypes = []any{
 	(FailureReason)(0),              // 0: rollcall.collector.v1.FailureReason
 	(*CollectionResult)(nil),        // 1: rollcall.collector.v1.CollectionResult
@@ -984,38 +1352,54 @@ var file_rollcall_collector_v1_collection_proto_goTypes = []any{
 	(*GetCollectionResponse)(nil),   // 8: rollcall.collector.v1.GetCollectionResponse
 	(*CollectNowRequest)(nil),       // 9: rollcall.collector.v1.CollectNowRequest
 	(*CollectNowResponse)(nil),      // 10: rollcall.collector.v1.CollectNowResponse
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 12: google.protobuf.Duration
-	(*v1.Assignment)(nil),           // 13: rollcall.registry.v1.Assignment
-	(*v1.Refusal)(nil),              // 14: rollcall.registry.v1.Refusal
+	(*HeldProducer)(nil),            // 11: rollcall.collector.v1.HeldProducer
+	(*ListHeldRequest)(nil),         // 12: rollcall.collector.v1.ListHeldRequest
+	(*ListHeldResponse)(nil),        // 13: rollcall.collector.v1.ListHeldResponse
+	(*ReleaseHeldRequest)(nil),      // 14: rollcall.collector.v1.ReleaseHeldRequest
+	(*ReleaseHeldResponse)(nil),     // 15: rollcall.collector.v1.ReleaseHeldResponse
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 17: google.protobuf.Duration
+	(*v1.Assignment)(nil),           // 18: rollcall.registry.v1.Assignment
+	(*v1.Refusal)(nil),              // 19: rollcall.registry.v1.Refusal
+	(v1.RemovalCause)(0),            // 20: rollcall.registry.v1.RemovalCause
 }
 var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
-	11, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
-	12, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
+	16, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
+	17, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
 	0,  // 2: rollcall.collector.v1.CollectionResult.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	13, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
-	11, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
+	18, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
+	16, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
-	11, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
-	11, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
-	11, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	14, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	16, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
+	16, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
+	16, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	19, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
 	2,  // 10: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
 	2,  // 11: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
 	1,  // 12: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	3,  // 13: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	5,  // 14: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	7,  // 15: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	9,  // 16: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	4,  // 17: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	6,  // 18: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	8,  // 19: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	10, // 20: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 13: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	16, // 14: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	17, // 15: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	20, // 16: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	16, // 17: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	11, // 18: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
+	3,  // 19: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	5,  // 20: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	7,  // 21: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	9,  // 22: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	12, // 23: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	14, // 24: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	4,  // 25: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	6,  // 26: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	8,  // 27: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	10, // 28: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	13, // 29: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	15, // 30: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }
@@ -1029,7 +1413,7 @@ func file_rollcall_collector_v1_collection_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_collector_v1_collection_proto_rawDesc), len(file_rollcall_collector_v1_collection_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,8 @@ const (
 	CollectionService_ListCollections_FullMethodName = "/rollcall.collector.v1.CollectionService/ListCollections"
 	CollectionService_GetCollection_FullMethodName   = "/rollcall.collector.v1.CollectionService/GetCollection"
 	CollectionService_CollectNow_FullMethodName      = "/rollcall.collector.v1.CollectionService/CollectNow"
+	CollectionService_ListHeld_FullMethodName        = "/rollcall.collector.v1.CollectionService/ListHeld"
+	CollectionService_ReleaseHeld_FullMethodName     = "/rollcall.collector.v1.CollectionService/ReleaseHeld"
 )
 
 // CollectionServiceClient is the client API for CollectionService service.
@@ -55,6 +57,23 @@ type CollectionServiceClient interface {
 	// concurrent collections; FAILED_PRECONDITION with the reason UNRUNNABLE. A
 	// collection that fails is an OK answer with its failure.
 	CollectNow(ctx context.Context, in *CollectNowRequest, opts ...grpc.CallOption) (*CollectNowResponse, error)
+	// ListHeld answers the held producers, in the order of their ids. They are
+	// absent from the accepted set and still collected, because their removal is
+	// not believed: nobody has named it, or it is named EXPIRED and they answer.
+	//
+	// Each is let go when its removal is named DEREGISTERED or HANDED_OFF, when
+	// its own collections have failed for long enough, when the registry has
+	// confirmed the absence for 24 hours (after a change of epoch only if it does
+	// not answer), or by ReleaseHeld; or it is in the set again.
+	//
+	// Errors: INVALID_ARGUMENT.
+	ListHeld(ctx context.Context, in *ListHeldRequest, opts ...grpc.CallOption) (*ListHeldResponse, error)
+	// ReleaseHeld lets go of held producers: they are collected no more, and
+	// their series end. When it answers, that is on stable storage if persisted
+	// says so.
+	//
+	// Errors: INVALID_ARGUMENT.
+	ReleaseHeld(ctx context.Context, in *ReleaseHeldRequest, opts ...grpc.CallOption) (*ReleaseHeldResponse, error)
 }
 
 type collectionServiceClient struct {
@@ -105,6 +124,26 @@ func (c *collectionServiceClient) CollectNow(ctx context.Context, in *CollectNow
 	return out, nil
 }
 
+func (c *collectionServiceClient) ListHeld(ctx context.Context, in *ListHeldRequest, opts ...grpc.CallOption) (*ListHeldResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHeldResponse)
+	err := c.cc.Invoke(ctx, CollectionService_ListHeld_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *collectionServiceClient) ReleaseHeld(ctx context.Context, in *ReleaseHeldRequest, opts ...grpc.CallOption) (*ReleaseHeldResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseHeldResponse)
+	err := c.cc.Invoke(ctx, CollectionService_ReleaseHeld_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CollectionServiceServer is the server API for CollectionService service.
 // All implementations must embed UnimplementedCollectionServiceServer
 // for forward compatibility.
@@ -133,6 +172,23 @@ type CollectionServiceServer interface {
 	// concurrent collections; FAILED_PRECONDITION with the reason UNRUNNABLE. A
 	// collection that fails is an OK answer with its failure.
 	CollectNow(context.Context, *CollectNowRequest) (*CollectNowResponse, error)
+	// ListHeld answers the held producers, in the order of their ids. They are
+	// absent from the accepted set and still collected, because their removal is
+	// not believed: nobody has named it, or it is named EXPIRED and they answer.
+	//
+	// Each is let go when its removal is named DEREGISTERED or HANDED_OFF, when
+	// its own collections have failed for long enough, when the registry has
+	// confirmed the absence for 24 hours (after a change of epoch only if it does
+	// not answer), or by ReleaseHeld; or it is in the set again.
+	//
+	// Errors: INVALID_ARGUMENT.
+	ListHeld(context.Context, *ListHeldRequest) (*ListHeldResponse, error)
+	// ReleaseHeld lets go of held producers: they are collected no more, and
+	// their series end. When it answers, that is on stable storage if persisted
+	// says so.
+	//
+	// Errors: INVALID_ARGUMENT.
+	ReleaseHeld(context.Context, *ReleaseHeldRequest) (*ReleaseHeldResponse, error)
 	mustEmbedUnimplementedCollectionServiceServer()
 }
 
@@ -154,6 +210,12 @@ func (UnimplementedCollectionServiceServer) GetCollection(context.Context, *GetC
 }
 func (UnimplementedCollectionServiceServer) CollectNow(context.Context, *CollectNowRequest) (*CollectNowResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CollectNow not implemented")
+}
+func (UnimplementedCollectionServiceServer) ListHeld(context.Context, *ListHeldRequest) (*ListHeldResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHeld not implemented")
+}
+func (UnimplementedCollectionServiceServer) ReleaseHeld(context.Context, *ReleaseHeldRequest) (*ReleaseHeldResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseHeld not implemented")
 }
 func (UnimplementedCollectionServiceServer) mustEmbedUnimplementedCollectionServiceServer() {}
 func (UnimplementedCollectionServiceServer) testEmbeddedByValue()                           {}
@@ -248,6 +310,42 @@ func _CollectionService_CollectNow_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CollectionService_ListHeld_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListHeldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).ListHeld(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_ListHeld_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).ListHeld(ctx, req.(*ListHeldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CollectionService_ReleaseHeld_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseHeldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).ReleaseHeld(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_ReleaseHeld_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).ReleaseHeld(ctx, req.(*ReleaseHeldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CollectionService_ServiceDesc is the grpc.ServiceDesc for CollectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -270,6 +368,14 @@ var CollectionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CollectNow",
 			Handler:    _CollectionService_CollectNow_Handler,
+		},
+		{
+			MethodName: "ListHeld",
+			Handler:    _CollectionService_ListHeld_Handler,
+		},
+		{
+			MethodName: "ReleaseHeld",
+			Handler:    _CollectionService_ReleaseHeld_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

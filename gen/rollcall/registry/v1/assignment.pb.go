@@ -1731,7 +1731,8 @@ type AcknowledgeRequest struct {
 	Persisted bool `protobuf:"varint,12,opt,name=persisted,proto3" json:"persisted,omitempty"`
 	// How many producers are absent from the accepted set and still collected.
 	HeldCount int64 `protobuf:"varint,13,opt,name=held_count,json=heldCount,proto3" json:"held_count,omitempty"`
-	// Some of them, at most 1,000 at a time.
+	// Some of them, at most 1,000: all in turn, in the order of their ids, one
+	// acknowledgement after the other, and again once a minute. Empty between.
 	HeldProducerIds []string `protobuf:"bytes,14,rep,name=held_producer_ids,json=heldProducerIds,proto3" json:"held_producer_ids,omitempty"`
 	// Assignments that are accepted and not run, at most 1,000.
 	Unrunnable []*UnrunnableAssignment `protobuf:"bytes,16,rep,name=unrunnable,proto3" json:"unrunnable,omitempty"`

@@ -87,7 +87,10 @@ type AssignmentServiceClient interface {
 	// Absent producers. A removal in a CHANGES snapshot names its cause. A
 	// producer that is merely absent from a replaced bucket is unnamed: a
 	// registry that lost its memory looks just like that. A collector should go
-	// on collecting it until the registry explains it in AcknowledgeResponse.
+	// on collecting it until the registry explains it in AcknowledgeResponse, or
+	// until there is other evidence: rollcall.collector.v1.CollectionService
+	// ListHeld tells which. A removal named EXPIRED is one witness; a collector
+	// that still reaches the producer should go on, too.
 	//
 	// One stream per collector. The stream of the highest generation stands,
 	// among one instance's streams the latest; the other is ended with ABORTED
@@ -96,7 +99,9 @@ type AssignmentServiceClient interface {
 	// Errors: INVALID_ARGUMENT (BadRequest names the fields); NOT_FOUND for a
 	// collector that never registered, never an empty set; FAILED_PRECONDITION
 	// with the reason GENERATION_MISMATCH when instance_id and generation are
-	// not as RegisterCollector answered (register again); ABORTED with the
+	// not as RegisterCollector answered (register again), and with the reason
+	// EXPUNGED when the collector shall be one no more (it goes on with all that
+	// it has, as absent and unnamed); ABORTED with the
 	// reason SUPERSEDED; UNAVAILABLE while the registry has no complete view of
 	// its store, or one that is behind what the collector has already seen (try
 	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read.
@@ -212,7 +217,10 @@ type AssignmentServiceServer interface {
 	// Absent producers. A removal in a CHANGES snapshot names its cause. A
 	// producer that is merely absent from a replaced bucket is unnamed: a
 	// registry that lost its memory looks just like that. A collector should go
-	// on collecting it until the registry explains it in AcknowledgeResponse.
+	// on collecting it until the registry explains it in AcknowledgeResponse, or
+	// until there is other evidence: rollcall.collector.v1.CollectionService
+	// ListHeld tells which. A removal named EXPIRED is one witness; a collector
+	// that still reaches the producer should go on, too.
 	//
 	// One stream per collector. The stream of the highest generation stands,
 	// among one instance's streams the latest; the other is ended with ABORTED
@@ -221,7 +229,9 @@ type AssignmentServiceServer interface {
 	// Errors: INVALID_ARGUMENT (BadRequest names the fields); NOT_FOUND for a
 	// collector that never registered, never an empty set; FAILED_PRECONDITION
 	// with the reason GENERATION_MISMATCH when instance_id and generation are
-	// not as RegisterCollector answered (register again); ABORTED with the
+	// not as RegisterCollector answered (register again), and with the reason
+	// EXPUNGED when the collector shall be one no more (it goes on with all that
+	// it has, as absent and unnamed); ABORTED with the
 	// reason SUPERSEDED; UNAVAILABLE while the registry has no complete view of
 	// its store, or one that is behind what the collector has already seen (try
 	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read.

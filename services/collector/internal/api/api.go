@@ -12,6 +12,7 @@ import (
 	"time"
 
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/guard"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -29,6 +30,15 @@ import (
 type Members interface {
 	Status() membership.Status
 	Holds(id assignment.ProducerID) bool
+
+	// Held returns up to limit held producers behind an id, in the order of the
+	// ids.
+	Held(after assignment.ProducerID, limit int) []guard.Held
+
+	// Release and ReleaseAll let go of held producers. They tell whether that
+	// is durable.
+	Release(ctx context.Context, ids []assignment.ProducerID) membership.Released
+	ReleaseAll(ctx context.Context) membership.Released
 }
 
 // Collections knows what is collected. It is safe for concurrent use.
@@ -83,6 +93,7 @@ func (a *API) GetMembership(context.Context, *collectorv1.GetMembershipRequest) 
 		Revision:        int64(st.Revision),
 		AcceptedCount:   int64(st.AcceptedCount),
 		AcceptedDigest:  uint64(st.Digest),
+		AppliedDigest:   uint64(st.AppliedDigest),
 		AppliedCount:    int64(a.Collections.Len()),
 		HeldCount:       int64(st.HeldCount),
 		UnrunnableCount: int64(unrunnable),
@@ -100,29 +111,49 @@ const (
 	maxPage     = 1000
 )
 
-// ListCollections answers a page of the applied producers.
-func (a *API) ListCollections(_ context.Context, m *collectorv1.ListCollectionsRequest) (*collectorv1.ListCollectionsResponse, error) {
-	size := int(m.GetPageSize())
+// paged is a request for a page.
+type paged interface {
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+// page is how many are asked for, behind which id.
+func page(m paged) (size int, after assignment.ProducerID, err error) {
+	size = int(m.GetPageSize())
 	switch {
 	case size < 0:
-		return nil, invalid("page_size", "is negative")
+		return 0, "", invalid("page_size", "is negative")
 	case size == 0:
 		size = defaultPage
 	case size > maxPage:
 		size = maxPage
 	}
-	after, err := base64.RawURLEncoding.DecodeString(m.GetPageToken())
-	if err != nil || len(after) > 0 && parse(string(after)) != nil {
-		return nil, invalid("page_token", "is not one that this service gave")
+	id, err := base64.RawURLEncoding.DecodeString(m.GetPageToken())
+	if err != nil || len(id) > 0 && parse(string(id)) != nil {
+		return 0, "", invalid("page_token", "is not one that this service gave")
 	}
-	list := a.Collections.List(assignment.ProducerID(after), size+1, func(s *schedule.Status) bool {
+	return size, assignment.ProducerID(id), nil
+}
+
+// pageToken asks for the page behind an id.
+func pageToken(last assignment.ProducerID) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(last))
+}
+
+// ListCollections answers a page of the applied producers.
+func (a *API) ListCollections(_ context.Context, m *collectorv1.ListCollectionsRequest) (*collectorv1.ListCollectionsResponse, error) {
+	size, after, err := page(m)
+	if err != nil {
+		return nil, err
+	}
+	list := a.Collections.List(after, size+1, func(s *schedule.Status) bool {
 		return (!m.GetFailing() || s.Last.Reason != schedule.ReasonNone) &&
 			(!m.GetHeld() || a.Members.Holds(s.Assignment.ProducerID))
 	})
 	resp := &collectorv1.ListCollectionsResponse{}
 	if len(list) > size {
 		list = list[:size]
-		resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(list[size-1].Assignment.ProducerID))
+		resp.NextPageToken = pageToken(list[size-1].Assignment.ProducerID)
 	}
 	for i := range list {
 		resp.Collections = append(resp.Collections, a.encode(&list[i]))
@@ -175,8 +206,17 @@ func unknown(id string) error {
 }
 
 func invalid(field, description string) error {
-	return detailed(codes.InvalidArgument, field+": "+description, "MALFORMED",
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}}})
+	return violations([]*errdetails.BadRequest_FieldViolation{violation(field, description)})
+}
+
+func violation(field, description string) *errdetails.BadRequest_FieldViolation {
+	return &errdetails.BadRequest_FieldViolation{Field: field, Description: description}
+}
+
+// violations is the error of a malformed request; there is at least one.
+func violations(bad []*errdetails.BadRequest_FieldViolation) error {
+	return detailed(codes.InvalidArgument, bad[0].GetField()+": "+bad[0].GetDescription(), "MALFORMED",
+		&errdetails.BadRequest{FieldViolations: bad})
 }
 
 func detailed(code codes.Code, message, reason string, details ...protoadapt.MessageV1) error {

@@ -28,6 +28,31 @@ type acknowledger struct {
 
 	// sealed is the revision of the last seal; it belongs to the reader.
 	sealed assignment.Revision
+
+	round round
+}
+
+// round tells the registry of every held producer once, so many in each
+// acknowledgement, in the order of their ids. It belongs to who sends.
+type round struct {
+	open  bool
+	after assignment.ProducerID // those up to here have been told
+	holds int64                 // Status.Holds when it began
+}
+
+// begin begins a round unless one is open.
+func (r *round) begin(holds int64) {
+	if !r.open {
+		*r = round{open: true, holds: holds}
+	}
+}
+
+// told notes that the next ones were told, and whether there are more.
+func (r *round) told(ids []assignment.ProducerID) (more bool) {
+	if r.open = len(ids) == wire.MaxListed; r.open {
+		r.after = ids[len(ids)-1]
+	}
+	return r.open
 }
 
 func newAcknowledger(s *session, client registryv1.AssignmentServiceClient) *acknowledger {
@@ -65,9 +90,11 @@ func (a *acknowledger) run(ctx context.Context) {
 		select {
 		case <-a.due:
 		case <-held.C:
-			if a.session.Holder.Status().HeldCount == 0 {
+			st := a.session.Holder.Status()
+			if st.HeldCount == 0 {
 				continue
 			}
+			a.round.begin(st.Holds)
 		case <-ctx.Done():
 			return
 		}
@@ -110,7 +137,12 @@ func (a *acknowledger) send(ctx context.Context) error {
 		Refusal:        st.LastRefusal,
 		Persisted:      st.Persisted,
 		HeldCount:      int64(st.HeldCount),
-		Held:           s.Holder.HeldIDs(wire.MaxListed),
+	}
+	if st.Holds != a.round.holds {
+		a.round.begin(st.Holds)
+	}
+	if a.round.open {
+		ack.Held = s.Holder.HeldIDs(a.round.after, wire.MaxListed)
 	}
 	count, some := s.Runner.Unrunnable()
 	ack.UnrunnableCount = int64(count)
@@ -122,10 +154,9 @@ func (a *acknowledger) send(ctx context.Context) error {
 		return err
 	}
 	s.Metrics.Acknowledged.Inc()
-	explained := wire.DecodeExplained(resp)
-	s.Holder.Explained(ctx, explained)
-	if len(explained) > 0 && st.HeldCount > len(ack.Held) {
-		a.notify() // there are more than one acknowledgement can ask about
+	s.Holder.Explained(ctx, wire.DecodeExplained(resp))
+	if a.round.told(ack.Held) || st.Holds != a.round.holds {
+		a.notify() // there is more to ask about
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -36,12 +37,21 @@ type Members interface {
 
 	// Malformed refuses a frame that could not be decoded.
 	Malformed(ctx context.Context, err error)
+
+	// Expunged takes it that the registry wants this collector no more. It may
+	// be called again and again.
+	Expunged(ctx context.Context) error
 }
 
 // Holder is what acknowledgements are about. It is safe for concurrent use.
 type Holder interface {
 	Status() membership.Status
-	HeldIDs(limit int) []assignment.ProducerID
+
+	// HeldIDs returns up to limit held producers behind an id, in the order of
+	// the ids.
+	HeldIDs(after assignment.ProducerID, limit int) []assignment.ProducerID
+
+	// Explained takes what the registry says of held producers.
 	Explained(ctx context.Context, named []assignment.Removal)
 }
 
@@ -153,6 +163,9 @@ func (f *Follower) Run(ctx context.Context) error {
 		address := f.Addresses[n%len(f.Addresses)]
 		s := &session{Follower: f, address: address}
 		err := s.run(ctx)
+		if expunged(err) {
+			err = errors.Join(err, f.Members.Expunged(ctx))
+		}
 		f.update(func(st *Status) {
 			st.Subscribed = false
 			st.LastError = err.Error()
@@ -215,11 +228,28 @@ func reasonOf(err error, s *session) string {
 		return "refused"
 	case status.Code(err) == codes.Aborted:
 		return "superseded"
+	case expunged(err):
+		return "expunged"
 	case status.Code(err) == codes.Unavailable:
 		return "unavailable"
 	default:
 		return "error"
 	}
+}
+
+// expunged tells whether the registry refused this collector because it was
+// expunged.
+func expunged(err error) bool {
+	s, ok := status.FromError(err)
+	if !ok || s.Code() != codes.FailedPrecondition {
+		return false
+	}
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "rollcall" && info.GetReason() == "EXPUNGED" {
+			return true
+		}
+	}
+	return false
 }
 
 // connect makes a connection of its own for one try, so that no backoff but the

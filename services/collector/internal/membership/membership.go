@@ -33,7 +33,7 @@ type Entry struct {
 	// Released are no longer held.
 	Released []assignment.ProducerID
 
-	// Held are newly held.
+	// Held are newly held, or were confirmed further.
 	Held []guard.Held
 
 	// Position is where an equal heartbeat has advanced the set to, or nil.
@@ -53,10 +53,22 @@ type Runner interface {
 	Change(upserts []*assignment.Assignment, released []guard.Release)
 }
 
+// A Witness tells how the collections of the applied set go. It is safe for
+// concurrent use, and must not call the Membership.
+type Witness interface {
+	// Evidence is what those of one producer say.
+	Evidence(id assignment.ProducerID) guard.Evidence
+
+	// Survey is what all of them say; held tells which producers to look at
+	// more closely.
+	Survey(held func(assignment.ProducerID) bool) guard.Survey
+}
+
 // Config is what a Membership needs.
 type Config struct {
-	Log    Log
-	Runner Runner
+	Log     Log
+	Runner  Runner
+	Witness Witness
 
 	// MaxProducers bounds the accepted set.
 	MaxProducers int
@@ -75,11 +87,15 @@ type Membership struct {
 	guard     *guard.Guard
 	assembler *snapshot.Assembler
 	lastBegin Subscription
+	beat      time.Duration // the heartbeat interval of the stream
 	persisted bool
 	lastSeal  time.Time
 	refusal   *assignment.Refusal // since the last seal
 	refusals  int                 // in a row
 	snapshot  uint64              // that was sealed or refused last
+	holds     int64               // producers that were held since the start
+	reminded  time.Time           // of what is held; zero before the first time
+	kept      time.Time           // the progress of what is held, in the log
 }
 
 // Subscription names the stream that the last snapshot came by.
@@ -94,8 +110,9 @@ func New(c Config, resume State) *Membership {
 	m := &Membership{
 		Config:    c,
 		accepted:  resume.Accepted,
-		guard:     guard.New(resume.Held),
+		guard:     guard.New(resume.Accepted.Epoch, resume.Held),
 		persisted: true,
+		holds:     int64(len(resume.Held)),
 	}
 	upserts := make([]*assignment.Assignment, 0, m.accepted.Set.Len()+len(resume.Held))
 	for _, a := range m.accepted.Set.All() {
@@ -117,6 +134,7 @@ func (m *Membership) Begin() *assignment.Accepted {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.assembler = snapshot.NewAssembler(m.accepted, m.MaxProducers)
+	m.guard.NewStream()
 	if m.refusals >= 2 {
 		return nil
 	}
@@ -150,7 +168,9 @@ func (m *Membership) Take(ctx context.Context, frame assignment.Frame) (Event, e
 	if b, ok := frame.(*assignment.Begin); ok {
 		m.lastBegin = Subscription{b.SubscriptionID, b.RegistryInstanceID}
 		m.snapshot = b.SnapshotID
+		m.beat = min(b.HeartbeatInterval, maxHeartbeat)
 	}
+	had := m.accepted.Epoch
 	sealed, err := m.assembler.Add(frame)
 	if err != nil {
 		if fault, ok := errors.AsType[*snapshot.Fault](err); ok {
@@ -159,7 +179,7 @@ func (m *Membership) Take(ctx context.Context, frame assignment.Frame) (Event, e
 		return EventNone, err
 	}
 	if sealed != nil {
-		m.seal(ctx, sealed)
+		m.seal(ctx, sealed, had)
 		return EventSealed, nil
 	}
 	if h, ok := frame.(*assignment.Heartbeat); ok {
@@ -182,13 +202,13 @@ func (m *Membership) refuse(ctx context.Context, r assignment.Refusal) {
 	m.Logger.ErrorContext(ctx, "refused a snapshot", "reason", r.Reason, "message", r.Message, "revision", r.Revision)
 }
 
-// seal applies a sealed snapshot. The caller holds mu; the accepted set has
-// changed already.
-func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed) {
-	gone, named := departures(s)
-	v := m.guard.Seal(s.Epoch, gone, named, s.Upserts, time.Now())
-	m.refusal, m.refusals, m.lastSeal = nil, 0, time.Now()
-	m.apply(ctx, Entry{Frames: s.Frames, Held: v.Held, Released: v.Returned}, s.Upserts, v)
+// seal applies a sealed snapshot; had is the epoch before it. The caller holds
+// mu; the accepted set has changed already.
+func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed, had assignment.Epoch) {
+	now := time.Now()
+	v := m.guard.Seal(changeOf(s, had), m.beat, m.Witness.Evidence, now)
+	m.refusal, m.refusals, m.lastSeal = nil, 0, now
+	m.apply(ctx, Entry{Frames: s.Frames}, s.Upserts, &v)
 	m.Metrics.Sealed.Inc()
 	if s.EpochChanged {
 		m.Logger.WarnContext(ctx, "the registry has a new epoch", "epoch", s.Epoch)
@@ -201,14 +221,20 @@ func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed) {
 // a first collection need not wait for the disk. A crash in between resumes the
 // set before, which nobody was told of as gone. A log that fails keeps nothing
 // from being applied.
-func (m *Membership) apply(ctx context.Context, e Entry, upserts []*assignment.Assignment, v guard.Verdict) {
+func (m *Membership) apply(ctx context.Context, e Entry, upserts []*assignment.Assignment, v *guard.Verdict) {
 	if len(upserts) > 0 || len(v.Released) > 0 {
 		m.Runner.Change(upserts, v.Released)
 	}
+	e.Held, e.Released = append(e.Held, v.Held...), v.EndedIDs()
 	m.persist(ctx, e)
+	for _, ended := range v.Ended {
+		m.Metrics.Releases.WithLabelValues(string(ended.Reason)).Inc()
+	}
 	if len(v.Held) > 0 {
+		m.holds += int64(len(v.Held))
+		m.reminded = time.Now()
 		m.Metrics.Holds.Add(float64(len(v.Held)))
-		m.Logger.WarnContext(ctx, "holding producers that nobody has named as removed", "held", len(v.Held), "all", m.guard.Len())
+		m.Logger.WarnContext(ctx, "holding producers whose removal is not believed", "held", len(v.Held), "all", m.guard.Len())
 	}
 	m.observe()
 }
@@ -235,6 +261,7 @@ func (m *Membership) heartbeat(ctx context.Context, h *assignment.Heartbeat) Eve
 			"accepted_count", m.accepted.Set.Len())
 		return EventDiverged
 	}
+	m.guard.Agree(time.Now(), m.beat)
 	if h.Revision > m.accepted.Revision || !m.persisted {
 		m.accepted.Revision = h.Revision
 		position := m.accepted.Position
@@ -247,17 +274,17 @@ func (m *Membership) heartbeat(ctx context.Context, h *assignment.Heartbeat) Eve
 func (m *Membership) Explained(ctx context.Context, named []assignment.Removal) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	v := m.guard.Explain(named)
+	v := m.guard.Explain(named, m.Witness.Evidence, time.Now())
 	if len(v.Released) == 0 {
 		return
 	}
-	m.apply(ctx, Entry{Released: v.Returned}, nil, v)
+	m.apply(ctx, Entry{}, nil, &v)
 	m.Logger.InfoContext(ctx, "released held producers that the registry explained", "released", len(v.Released), "held", m.guard.Len())
 }
 
-// departures sorts what a snapshot took away: members, with the cause if it was
-// named, and names of producers that were no members.
-func departures(s *snapshot.Sealed) ([]guard.Departure, []assignment.Removal) {
+// changeOf is a sealed snapshot as the guard sees it: members that it took away,
+// with the cause if that was named, and names of producers that were no members.
+func changeOf(s *snapshot.Sealed, had assignment.Epoch) *guard.Change {
 	causes := map[assignment.ProducerID]assignment.Removal{}
 	for _, f := range s.Frames {
 		if c, ok := f.(*assignment.Chunk); ok {
@@ -266,14 +293,13 @@ func departures(s *snapshot.Sealed) ([]guard.Departure, []assignment.Removal) {
 			}
 		}
 	}
-	var gone []guard.Departure
+	c := &guard.Change{Had: had, Epoch: s.Epoch, Present: s.Upserts}
 	for _, a := range s.Gone {
-		gone = append(gone, guard.Departure{Assignment: a, Cause: causes[a.ProducerID].Cause})
+		c.Gone = append(c.Gone, guard.Departure{Assignment: a, Cause: causes[a.ProducerID].Cause})
 		delete(causes, a.ProducerID)
 	}
-	var named []assignment.Removal
 	for _, r := range causes {
-		named = append(named, r)
+		c.Named = append(c.Named, r)
 	}
-	return gone, named
+	return c
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,13 +23,15 @@ type rig struct {
 	applied map[assignment.ProducerID]bool
 	stale   map[assignment.ProducerID]bool
 	serial  uint64
+	survey  guard.Survey
+	logged  strings.Builder
 }
 
 func newRig(t *testing.T, resume membership.State) *rig {
 	t.Helper()
 	r := &rig{t: t, applied: map[assignment.ProducerID]bool{}, stale: map[assignment.ProducerID]bool{}}
 	r.Membership = membership.New(membership.Config{
-		Log: r, Runner: r, MaxProducers: 100, Logger: slog.New(slog.DiscardHandler), Metrics: membership.NewMetrics(),
+		Log: r, Runner: r, Witness: r, MaxProducers: 100, Logger: slog.New(slog.NewTextHandler(&r.logged, nil)), Metrics: membership.NewMetrics(),
 	}, resume)
 	r.Begin()
 	return r
@@ -52,6 +55,11 @@ func (r *rig) Change(upserts []*assignment.Assignment, released []guard.Release)
 		r.stale[one.ProducerID] = one.Stale
 	}
 }
+
+// Evidence and Survey are the witness's.
+func (r *rig) Evidence(id assignment.ProducerID) guard.Evidence { return r.survey.Failing[id] }
+
+func (r *rig) Survey(func(assignment.ProducerID) bool) guard.Survey { return r.survey }
 
 // collects are the applied producers.
 func (r *rig) collects() []string {
@@ -93,7 +101,7 @@ func (r *rig) play(scope assignment.Scope, epoch assignment.Epoch, revision assi
 	chunk.SnapshotID = r.serial
 	frames := []assignment.Frame{
 		&assignment.Begin{
-			SnapshotID: r.serial, SubscriptionID: "s", Epoch: epoch, Revision: revision, Scope: scope,
+			SnapshotID: r.serial, SubscriptionID: "s", Epoch: epoch, Revision: revision, Scope: scope, HeartbeatInterval: time.Minute,
 			ExpectedUpserts: int64(len(chunk.Assignments)), AssignmentFormat: assignment.AssignmentFormat,
 		},
 		chunk,

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/guard"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/snapshot"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
@@ -14,9 +15,19 @@ type Status struct {
 	AcceptedCount int
 	Digest        assignment.Digest
 	HeldCount     int
-	LastSeal      time.Time // zero before the first one of this process
-	Persisted     bool
-	LastRefusal   *assignment.Refusal
+
+	// AppliedDigest is the digest of all that is collected: the accepted set
+	// and what is held.
+	AppliedDigest assignment.Digest
+
+	// Holds is how many producers were held since the start, those that it
+	// resumed with included. When it has moved there is somebody new to ask
+	// the registry about.
+	Holds int64
+
+	LastSeal    time.Time // zero before the first one of this process
+	Persisted   bool
+	LastRefusal *assignment.Refusal
 
 	// Subscription and SnapshotID tell which snapshot was sealed or refused
 	// last.
@@ -33,6 +44,8 @@ func (m *Membership) Status() Status {
 		AcceptedCount: m.accepted.Set.Len(),
 		Digest:        m.accepted.Set.Digest(),
 		HeldCount:     m.guard.Len(),
+		AppliedDigest: m.accepted.Set.Digest() + m.guard.Digest(),
+		Holds:         m.holds,
 		LastSeal:      m.lastSeal,
 		Persisted:     m.persisted,
 		LastRefusal:   m.refusal,
@@ -41,32 +54,12 @@ func (m *Membership) Status() Status {
 	}
 }
 
-// HeldIDs returns up to limit held producers.
-func (m *Membership) HeldIDs(limit int) []assignment.ProducerID {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var ids []assignment.ProducerID
-	for h := range m.guard.All {
-		if len(ids) == limit {
-			break
-		}
-		ids = append(ids, h.Assignment.ProducerID)
-	}
-	return ids
-}
-
-// Holds reports whether a producer is held.
-func (m *Membership) Holds(id assignment.ProducerID) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.guard.Holds(id)
-}
-
 // Metrics are the membership's own. The assembly registers them.
 type Metrics struct {
 	Accepted    prometheus.Gauge
 	Held        prometheus.Gauge
 	Holds       prometheus.Counter
+	Releases    *prometheus.CounterVec
 	Revision    prometheus.Gauge
 	Sealed      prometheus.Counter
 	Refused     *prometheus.CounterVec
@@ -76,7 +69,7 @@ type Metrics struct {
 
 // NewMetrics makes them.
 func NewMetrics() *Metrics {
-	return &Metrics{
+	m := &Metrics{
 		Accepted: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_collector_accepted_producers", Help: "Producers in the last sealed set.",
 		}),
@@ -84,8 +77,12 @@ func NewMetrics() *Metrics {
 			Name: "rollcall_collector_held_producers", Help: "Producers still collected although absent from the last sealed set.",
 		}),
 		Holds: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "rollcall_collector_holds_total", Help: "Producers that were held back because nobody named their removal.",
+			Name: "rollcall_collector_holds_total", Help: "Producers that were held back because their removal was not believed.",
 		}),
+		Releases: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_collector_releases_total",
+			Help: "Held producers that are held no more, by reason: named, explained, failing, confirmed, operator, or returned to the set.",
+		}, []string{"reason"}),
 		Revision: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "rollcall_collector_accepted_revision", Help: "Revision of the last sealed set.",
 		}),
@@ -102,6 +99,10 @@ func NewMetrics() *Metrics {
 			Name: "rollcall_collector_state_file_failures_total", Help: "Entries that could not be written to the state file.",
 		}),
 	}
+	for _, reason := range guard.Reasons() {
+		m.Releases.WithLabelValues(string(reason))
+	}
+	return m
 }
 
 // Describe implements prometheus.Collector.
@@ -119,7 +120,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Accepted, m.Held, m.Holds, m.Revision, m.Sealed, m.Refused, m.Diverged, m.LogFailures}
+	return []prometheus.Collector{m.Accepted, m.Held, m.Holds, m.Releases, m.Revision, m.Sealed, m.Refused, m.Diverged, m.LogFailures}
 }
 
 func (m *Membership) observe() {

@@ -211,7 +211,7 @@ func (s *Schedule) finish(e *entry, result *Result, cancelled bool) (gone bool) 
 	e.state = idle
 	s.metrics.running.Dec()
 	if !cancelled {
-		e.record.add(result, int64(s.clock()))
+		e.record.add(result, int64(s.clock()), s.elapsed())
 	}
 	if e.gone {
 		return true
@@ -237,7 +237,7 @@ func (s *Schedule) settle(e *entry) {
 		return
 	}
 	if a.Endpoint != e.work.Endpoint {
-		e.record.failingSince = 0 // the old endpoint's failures say nothing of the new one
+		e.record.failingSince, e.record.inRow = 0, 0 // the old endpoint's failures say nothing of the new one
 	}
 	regrid := a.Interval != e.work.Interval
 	e.work = a

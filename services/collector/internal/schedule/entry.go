@@ -68,17 +68,24 @@ type record struct {
 
 	success, failure, failingSince int64
 
+	// failingFrom is failingSince on the monotonic clock, and inRow counts the
+	// failures since then. They are for a judgement, so a failure of this
+	// collector's own, which says nothing of the producer, breaks the row.
+	failingFrom time.Duration
+	inRow       int32
+
 	message                     string // of the last failure
 	successes, failures, missed int64
 	reason                      Reason // of the last failure
 	failed                      bool   // the last collection did
 }
 
-// add takes in a result that was complete at a time.
-func (r *record) add(result *Result, at int64) {
+// add takes in a result that was complete at a time, Unix and monotonic.
+func (r *record) add(result *Result, at int64, elapsed time.Duration) {
 	r.start, r.duration = result.Start.UnixNano(), result.Duration
 	r.samples, r.bytes = result.Samples, result.BodyBytes
 	r.failed = result.Reason != ReasonNone
+	r.count(result.Reason, elapsed)
 	if !r.failed {
 		r.successes++
 		r.success, r.failingSince = at, 0
@@ -89,6 +96,18 @@ func (r *record) add(result *Result, at int64) {
 	r.reason, r.message = result.Reason, result.Message
 	if r.failingSince == 0 {
 		r.failingSince = at
+	}
+}
+
+func (r *record) count(reason Reason, elapsed time.Duration) {
+	switch reason {
+	case ReasonNone, ReasonOverlap, ReasonBudget, ReasonStore:
+		r.inRow = 0
+	default:
+		if r.inRow == 0 {
+			r.failingFrom = elapsed
+		}
+		r.inRow++
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 //	released = producer id
 //	held     = since (seconds: int64, nanoseconds: uint32) | confirmed (nanoseconds: int64) |
 //	           length of the epoch (uint32) | epoch | a SubscribeResponse with a chunk of one assignment
+//	           (the epoch is that of the set which had it)
 //	position = revision (int64) | epoch
 //	commit   = number of the entry in the file, from 0 (uint64) | number of its records (uint32)
 //

@@ -1,0 +1,121 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"google.golang.org/grpc"
+)
+
+// holder holds producers, and is its own runner and registry.
+type holder struct {
+	registryv1.AssignmentServiceClient
+	held  []assignment.ProducerID
+	holds int64
+	fail  bool
+	told  [][]string
+}
+
+func (h *holder) Status() membership.Status {
+	return membership.Status{HeldCount: len(h.held), Holds: h.holds}
+}
+
+func (h *holder) HeldIDs(after assignment.ProducerID, limit int) []assignment.ProducerID {
+	from, found := slices.BinarySearch(h.held, after)
+	if found {
+		from++
+	}
+	return h.held[from:min(from+limit, len(h.held))]
+}
+
+func (*holder) Explained(context.Context, []assignment.Removal) {}
+
+func (*holder) Unrunnable() (int, []Unrunnable) { return 0, nil }
+
+func (h *holder) Acknowledge(_ context.Context, m *registryv1.AcknowledgeRequest, _ ...grpc.CallOption) (*registryv1.AcknowledgeResponse, error) {
+	if h.fail {
+		h.fail = false
+		return nil, errors.New("lost")
+	}
+	h.told = append(h.told, m.GetHeldProducerIds())
+	return &registryv1.AcknowledgeResponse{}, nil
+}
+
+// hold holds so many more.
+func (h *holder) hold(n int) {
+	for range n {
+		h.holds++
+		h.held = append(h.held, assignment.ProducerID(fmt.Sprintf("p-%06d", h.holds)))
+	}
+}
+
+// counts is how many each acknowledgement told of since the last call.
+func (h *holder) counts() []int {
+	var counts []int
+	for _, ids := range h.told {
+		counts = append(counts, len(ids))
+	}
+	h.told = nil
+	return counts
+}
+
+// TestHeldAreToldInRounds: all of them, 1,000 at a time, one acknowledgement after
+// the other; then once a minute, and at once when there are new ones.
+func TestHeldAreToldInRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &holder{}
+		a := newAcknowledger(&session{Follower: New(Config{
+			Holder: h, Runner: h, Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(),
+		})}, h)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			a.run(ctx)
+		}()
+		wait := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		want := func(what string, counts ...int) {
+			t.Helper()
+			if got := h.counts(); !slices.Equal(got, counts) {
+				t.Errorf("%s: told of %v, want %v", what, got, counts)
+			}
+		}
+		a.notify()
+		wait(time.Second)
+		want("nobody held", 0)
+		h.hold(2500)
+		a.notify()
+		wait(time.Second)
+		if last := h.told[len(h.told)-1]; last[len(last)-1] != "p-002500" {
+			t.Errorf("the last one told was %s", last[len(last)-1])
+		}
+		want("a round", 1000, 1000, 500)
+		a.notify() // a seal that held nobody
+		wait(time.Second)
+		want("all told", 0)
+		h.hold(10)
+		h.fail = true
+		a.notify()
+		wait(3 * time.Second)
+		want("new ones, and a call that is lost", 1000, 1000, 510)
+		wait(time.Minute)
+		want("once a minute", 1000, 1000, 510)
+		h.held = nil
+		wait(10 * time.Minute)
+		want("nobody held any more")
+		cancel()
+		<-done
+	})
+}
