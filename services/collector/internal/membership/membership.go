@@ -117,6 +117,7 @@ func (m *Membership) Begin() *assignment.Accepted {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.assembler = snapshot.NewAssembler(m.accepted, m.MaxProducers)
+	m.assembler.MaxBytes, m.assembler.Admit = maxBytes(m.MaxProducers), m.admit
 	if m.refusals >= 2 {
 		return nil
 	}
