@@ -38,6 +38,10 @@ type Config struct {
 	// its whole set, so the registry does not serve with it. Nil: nothing is.
 	CheckStored func(id assignment.ProducerID, stored []byte) error
 
+	// MaxCollectors bounds how many collectors may be known, by this process's
+	// view; 0: DefaultMaxCollectors.
+	MaxCollectors int
+
 	Logger  *slog.Logger
 	Metrics *Metrics
 }
@@ -50,12 +54,21 @@ const (
 	commitWait    = 10 * time.Second
 	retryDelay    = 500 * time.Millisecond
 	ackInterval   = 5 * time.Second
+	hurryInterval = 1 * time.Second
 	ghostInterval = 10 * time.Second
 	pruneInterval = 10 * time.Minute
 	settleTime    = 1 * time.Second
 	removedTTL    = 24 * time.Hour
 	closeWait     = 2 * time.Second
+
+	// claimInterval is how long an epoch that this process saw begin is safe
+	// from the claims of collectors. A rewound store is found by the first
+	// claim; one who lies would end everybody's streams again and again.
+	claimInterval = 10 * time.Minute
 )
+
+// DefaultMaxCollectors is how many collectors may be known.
+const DefaultMaxCollectors = 4096
 
 // A Registrar is safe for concurrent use. Its methods refuse with
 // roster.Unavailable while it is not serving.
@@ -68,6 +81,7 @@ type Registrar struct {
 	view     *roster.View
 	loaded   bool // the view is complete and followed
 	leased   bool
+	began    time.Time     // when this process saw another epoch begin; zero: never
 	moved    chan struct{} // closed and replaced whenever the view moves
 	inFlight map[assignment.CollectorID]int
 	acks     map[assignment.CollectorID]*ackState
@@ -77,6 +91,9 @@ type Registrar struct {
 
 // New makes a Registrar. It serves once Run has loaded the view.
 func New(c Config) *Registrar {
+	if c.MaxCollectors == 0 {
+		c.MaxCollectors = DefaultMaxCollectors
+	}
 	return &Registrar{
 		Config:   c,
 		kick:     make(chan struct{}, 1),
@@ -238,6 +255,9 @@ func (r *Registrar) install(view *roster.View) {
 	defer r.mu.Unlock()
 	old := r.view
 	r.view = view
+	if r.loaded && old.Epoch() != view.Epoch() {
+		r.began = time.Now()
+	}
 	switch {
 	case !r.loaded || old.Epoch() != view.Epoch() || old.Revision() > view.Revision():
 		r.Feed.Load(view.Epoch(), view.Revision(), members(view),
@@ -258,6 +278,7 @@ func (r *Registrar) apply(b roster.Batch) {
 	defer r.mu.Unlock()
 	effects := r.view.Apply(b)
 	if effects.Epoch {
+		r.began = time.Now()
 		r.Feed.Load(r.view.Epoch(), r.view.Revision(), members(r.view),
 			roster.Refuse(roster.Unavailable, roster.ReasonEpochChanged, "the registry's store has a new epoch"))
 	} else {
