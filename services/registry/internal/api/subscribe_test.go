@@ -252,7 +252,7 @@ func TestObservers(t *testing.T) {
 		for range 63 {
 			r.follow(t, look, newVerifier())
 		}
-		want := fault{code: codes.ResourceExhausted, reason: "TOO_MANY_OBSERVERS"}
+		want := fault{code: codes.ResourceExhausted, reason: "TOO_MANY_OBSERVERS", retry: time.Second}
 		if diff := cmp.Diff(want, faultOf(t, subscribing(look)(t.Context(), r)), cmp.AllowUnexported(fault{})); diff != "" {
 			t.Errorf("the next one (-want +got):\n%s", diff)
 		}
