@@ -2,8 +2,10 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -332,7 +334,7 @@ func drop(t *testing.T, conn net.Conn) {
 	}
 	for buf := make([]byte, 4096); ; {
 		if _, err := conn.Read(buf); err != nil {
-			if e, ok := err.(net.Error); ok && e.Timeout() {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("a connection stands")
 			}
 			return
