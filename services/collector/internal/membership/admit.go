@@ -4,31 +4,25 @@ import (
 	"fmt"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/snapshot"
-	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
 
-// admit says what is against sealing a snapshot: that more producers would be
-// held than a set may have. A registry that calls another roll each time would
-// otherwise have everybody held that it ever made up. What is held already stays
-// so, and is collected.
+// admit says what is against sealing a snapshot: that it brings new producers,
+// and more would be applied, accepted and held together, than twice what a set
+// may have. A registry that calls another roll each time would otherwise have
+// everybody held, and collected, that it ever made up.
+//
+// Absences are never refused: they make nothing grow, and the registry that
+// comes after a liar brings back whom it knows.
 func (m *Membership) admit(s *snapshot.Sealed) string {
-	newly := len(s.Absent)
-	for _, r := range s.Removed {
-		if r.Cause != assignment.CauseDeregistered && r.Cause != assignment.CauseHandedOff {
-			newly++
-		}
-	}
-	if newly == 0 || m.guard.Len()+newly <= m.MaxProducers {
-		return ""
-	}
-	returned := 0
+	added := 0
 	for _, a := range s.Upserts {
-		if m.guard.Holds(a.ProducerID) {
-			returned++
+		if _, accepted := m.accepted.Set.HashOf(a.ProducerID); !accepted && !m.guard.Holds(a.ProducerID) {
+			added++
 		}
 	}
-	if held := m.guard.Len() + newly - returned; held > m.MaxProducers {
-		return fmt.Sprintf("%d producers would be held, at most %d may be", held, m.MaxProducers)
+	if applied := m.accepted.Set.Len() + m.guard.Len() + added; added > 0 && applied > 2*m.MaxProducers {
+		return fmt.Sprintf("%d producers would be collected, %d of them held, at most %d may be",
+			applied, m.guard.Len()+len(s.Absent), 2*m.MaxProducers)
 	}
 	return ""
 }
