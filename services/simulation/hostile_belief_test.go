@@ -184,6 +184,7 @@ func TestHostileRegistryAnswers(t *testing.T) {
 		"huge_answer":              registered(func(c *registryv1.Collector) { c.SoftwareVersion = strings.Repeat("v", 8<<20) }),
 		"huge_id":                  registered(func(c *registryv1.Collector) { c.CollectorId = strings.Repeat("v", 1<<20) }),
 	}
+	strange := map[string]bool{"answers_nobody": true, "another_collector": true, "another_instance": true, "negative_generation": true, "huge_id": true}
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		lies["status_"+code.String()] = refusing(code)
 	}
@@ -200,8 +201,12 @@ func TestHostileRegistryAnswers(t *testing.T) {
 				if n := r.subscriptions(); n > lieTries {
 					t.Errorf("subscribed %d times", n)
 				}
-				if m := w.membership("c-1"); len(m.GetLastError()) > 1000 {
+				m := w.membership("c-1")
+				if len(m.GetLastError()) > 1000 {
 					t.Errorf("an error of %d bytes is kept", len(m.GetLastError()))
+				}
+				if strange[name] && (m.GetSubscribed() || !strings.Contains(m.GetLastError(), "answered for")) {
+					t.Errorf("the answer to somebody else was taken: %v", m)
 				}
 				w.collects("c-1", all...)
 				r.lie(func(r *scripted) { r.answer, r.welcome = nil, nil })

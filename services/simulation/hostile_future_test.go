@@ -20,7 +20,7 @@ func TestHostileRegistryFromTheFuture(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				store := registry.NewMemoryStore()
-				real := w.registry(store)
+				genuine := w.registry(store)
 				w.collector("c-1")
 				w.pass(time.Second)
 				all := names(30)
@@ -29,7 +29,7 @@ func TestHostileRegistryFromTheFuture(t *testing.T) {
 				start := time.Now()
 				w.collects("c-1", all...)
 				epoch := w.membership("c-1").GetEpoch()
-				real.terminate(t)
+				genuine.terminate(t)
 
 				w.scriptedRegistry(func(s *stage) error { return fromTheFuture(s, assignment.Epoch(epoch), beat, all) })
 				w.pass(time.Minute)
