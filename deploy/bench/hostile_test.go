@@ -81,6 +81,9 @@ func benchHostile(b *testing.B) {
 		_ = conn.Close()
 	}
 
+	if most := 64 + hostile*64.0/1024; full-rest > most {
+		b.Errorf("%.1f MiB above rest, at most %.1f are allowed", full-rest, most)
+	}
 	b.ReportMetric(rest, "rest-MiB")
 	b.ReportMetric(full-rest, "above-rest-MiB")
 	b.ReportMetric((full-rest)*1024/hostile, "KiB/subscriber")
@@ -177,8 +180,12 @@ func stopReading(b *testing.B, s *server, m *registryv1.SubscribeRequest) net.Co
 	var headers bytes.Buffer
 	encoder := hpack.NewEncoder(&headers)
 	for _, h := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", registryv1.AssignmentService_Subscribe_FullMethodName},
-		{":authority", "registry"}, {"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", registryv1.AssignmentService_Subscribe_FullMethodName},
+		{":authority", "registry"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
 			b.Fatal(err)
