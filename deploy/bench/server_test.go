@@ -20,6 +20,7 @@ import (
 
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 )
 
 // roleVariable tells a process of this test binary which server to be.
@@ -44,11 +45,15 @@ func serveRegistry(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	r, err := registry.New(ctx, registry.Config{Listener: lis, DataDir: dir, Logger: slog.New(slog.DiscardHandler)})
+	web, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	fmt.Println(lis.Addr())
+	r, err := registry.New(ctx, registry.Config{Listener: lis, HTTPListener: web, DataDir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	fmt.Println(lis.Addr(), web.Addr())
 	return r.Run(ctx)
 }
 
@@ -81,13 +86,27 @@ func serveEtcd(ctx context.Context, dir string) error {
 // server is a server in a process of its own.
 type server struct {
 	address string
+	web     string // where metrics are, if anywhere
 	process *exec.Cmd
+	conn    *grpc.ClientConn // of client
 }
 
 // start starts one and waits until it serves.
 func start(b *testing.B, role string) *server {
 	b.Helper()
-	cmd := exec.Command(os.Args[0], b.TempDir())
+	return startIn(b, role, b.TempDir())
+}
+
+// stop stops one before the benchmark ends.
+func (s *server) stop() {
+	_ = s.process.Process.Signal(syscall.SIGTERM)
+	_ = s.process.Wait()
+}
+
+// startIn is start with the data in a directory.
+func startIn(b *testing.B, role, dir string) *server {
+	b.Helper()
+	cmd := exec.Command(os.Args[0], dir)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -98,15 +117,13 @@ func start(b *testing.B, role string) *server {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		b.Fatalf("%s did not start: %v", role, err)
 	}
-	s := &server{address: strings.TrimSpace(line), process: cmd}
+	addresses := append(strings.Fields(line), "")
+	s := &server{address: addresses[0], web: addresses[1], process: cmd}
+	b.Cleanup(s.stop)
 	for {
 		conn, err := net.DialTimeout("tcp", s.address, time.Second)
 		if err == nil {

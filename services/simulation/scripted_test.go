@@ -21,6 +21,11 @@ type scripted struct {
 	scripts []script // one for each subscription; the last one stays
 	asked   []*registryv1.SubscribeRequest
 	acks    []*registryv1.AcknowledgeRequest
+
+	// welcome and answer, if set, are what else it does with a registration and
+	// with an acknowledgement.
+	welcome func(m *registryv1.RegisterCollectorRequest) (*registryv1.RegisterCollectorResponse, error)
+	answer  func(m *registryv1.AcknowledgeRequest) (*registryv1.AcknowledgeResponse, error)
 }
 
 // script plays one stream. What it returns ends the stream.
@@ -76,7 +81,7 @@ func (s *stage) live(end *assignment.End) error {
 // scriptedRegistry starts one in the registry's place.
 func (w *world) scriptedRegistry(scripts ...script) *scripted {
 	r := &scripted{scripts: scripts}
-	srv := grpc.NewServer(grpc.WaitForHandlers(true))
+	srv := grpc.NewServer(grpc.WaitForHandlers(true), grpc.ForceServerCodecV2(wire.Codec()))
 	registryv1.RegisterAssignmentServiceServer(srv, r)
 	registryv1.RegisterCollectorServiceServer(srv, r)
 	lis := w.network.listen(registryAddress)
@@ -89,6 +94,12 @@ func (w *world) scriptedRegistry(scripts ...script) *scripted {
 }
 
 func (r *scripted) RegisterCollector(_ context.Context, m *registryv1.RegisterCollectorRequest) (*registryv1.RegisterCollectorResponse, error) {
+	r.mu.Lock()
+	welcome := r.welcome
+	r.mu.Unlock()
+	if welcome != nil {
+		return welcome(m)
+	}
 	c := m.GetCollector()
 	c.Generation = 1
 	return &registryv1.RegisterCollectorResponse{Collector: c}, nil
@@ -104,8 +115,12 @@ func (r *scripted) Subscribe(m *registryv1.SubscribeRequest, stream grpc.ServerS
 
 func (r *scripted) Acknowledge(_ context.Context, m *registryv1.AcknowledgeRequest) (*registryv1.AcknowledgeResponse, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.acks = append(r.acks, m)
+	answer := r.answer
+	r.mu.Unlock()
+	if answer != nil {
+		return answer(m)
+	}
 	return &registryv1.AcknowledgeResponse{}, nil
 }
 

@@ -144,11 +144,11 @@ func (w *world) registry(store *registry.MemoryStore) *host {
 }
 
 // collector starts a collector with its state in a directory of its own.
-func (w *world) collector(id string) *host {
+func (w *world) collector(id string, changes ...func(c *collector.Config)) *host {
 	w.t.Helper()
 	metrics := prometheus.NewRegistry()
 	address := id + ":7480"
-	c, err := collector.New(w.ctx, collector.Config{
+	config := collector.Config{
 		ID:           id,
 		Registries:   []string{registryAddress},
 		DataDir:      w.fleet.dir + "/" + id,
@@ -159,7 +159,11 @@ func (w *world) collector(id string) *host {
 		DialRegistry: w.network.dialer(id),
 		DialProducer: w.network.dialerTCP(id),
 		Sink:         discard{},
-	})
+	}
+	for _, change := range changes {
+		change(&config)
+	}
+	c, err := collector.New(w.ctx, config)
 	if err != nil {
 		w.fatalf("collector: %v", err)
 	}

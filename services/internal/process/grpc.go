@@ -66,6 +66,9 @@ func NewGRPCServer(c GRPCConfig) (*grpc.Server, *health.Server) {
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.ConnectionTimeout(10 * time.Second),
+		// Most connections are idle most of the time: 32 KiB to read into would be
+		// most of what each of them costs. Long messages are read past it.
+		grpc.ReadBufferSize(8 << 10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}

@@ -84,7 +84,7 @@ func TestBoundedMessages(t *testing.T) {
 	worst := assignment.Removal{ProducerID: longest, Cause: -1, Revision: -1}
 	rapid.Check(t, func(t *rapid.T) {
 		var w wire.ChunkWriter
-		sizes := rapid.SampledFrom([]int{100, 300, 11 << 10, 100 << 10, assignment.MaxChunkBytes / 2}).Draw(t, "size")
+		sizes := rapid.SampledFrom([]int{100, 300, 11 << 10, 40 << 10, wire.ChunkBytes / 2}).Draw(t, "size")
 		spread := rapid.IntRange(0, 300).Draw(t, "spread")
 		withRemovals := rapid.Bool().Draw(t, "removals")
 		var size int // of what did not fit
@@ -104,13 +104,13 @@ func TestBoundedMessages(t *testing.T) {
 			w.Add(make([]byte, size), math.MaxUint64, 127)
 		}
 		frame := w.Finish(math.MaxUint64, math.MaxUint64)
-		if len(frame) > assignment.MaxChunkBytes {
+		if len(frame) > wire.ChunkBytes {
 			t.Fatalf("a chunk of %d bytes", len(frame))
 		}
-		if len(frame)+wire.ItemSize(size)+100 < assignment.MaxChunkBytes {
+		if len(frame)+wire.ItemSize(size)+100 < wire.ChunkBytes {
 			t.Fatalf("a chunk of %d bytes, though %d more would have fitted", len(frame), size)
 		}
-		if w.Len() != 0 || !w.Fits(2*assignment.MaxChunkBytes) {
+		if w.Len() != 0 || !w.Fits(2*wire.ChunkBytes) {
 			t.Fatal("an empty chunk does not take anything")
 		}
 	})
@@ -118,14 +118,14 @@ func TestBoundedMessages(t *testing.T) {
 
 // The limit holds at the very byte.
 func TestBoundedMessagesAtTheEdge(t *testing.T) {
-	for stored := assignment.MaxChunkBytes - 100; stored < assignment.MaxChunkBytes; stored++ {
+	for stored := wire.ChunkBytes - 100; stored < wire.ChunkBytes; stored++ {
 		var w wire.ChunkWriter
 		w.Add(nil, 1, 1)
 		if !w.Fits(stored) {
 			return
 		}
 		w.Add(make([]byte, stored), 1, 1)
-		if n := len(w.Finish(math.MaxUint64, math.MaxUint64)); n > assignment.MaxChunkBytes {
+		if n := len(w.Finish(math.MaxUint64, math.MaxUint64)); n > wire.ChunkBytes {
 			t.Fatalf("%d stored bytes fit, and make a chunk of %d", stored, n)
 		}
 	}
@@ -152,7 +152,7 @@ func TestBoundedMessagesOfTheLargestProducer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := wire.ItemSize(len(wire.EncodeStored(r.Assignment))); n > assignment.MaxChunkBytes/40 {
+	if n := wire.ItemSize(len(wire.EncodeStored(r.Assignment))); n > wire.ChunkBytes/4 {
 		t.Errorf("the largest item has %d bytes", n)
 	}
 }

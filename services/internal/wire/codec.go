@@ -15,6 +15,11 @@ type Encoded []byte
 // responseChunkField is the number of snapshot_chunk in SubscribeResponse.
 const responseChunkField = 2
 
+// ChunkBytes is about how large a ChunkWriter's chunks are. It is much less than
+// the protocol allows: for a subscriber that does not read, the server keeps one
+// chunk that is queued, one that is being sent and one that is being built.
+const ChunkBytes = 64 << 10
+
 // A ChunkWriter builds one encoded SubscribeResponse with a snapshot_chunk. The
 // zero value is ready; Finish makes it ready again.
 type ChunkWriter struct {
@@ -26,7 +31,7 @@ type ChunkWriter struct {
 // Fits reports whether an assignment with so many stored bytes can be added. An
 // empty chunk takes anything.
 func (w *ChunkWriter) Fits(stored int) bool {
-	return w.items+w.removals == 0 || len(w.body)+ItemSize(stored)+chunkHeader <= assignment.MaxChunkBytes
+	return w.items+w.removals == 0 || len(w.body)+ItemSize(stored)+chunkHeader <= ChunkBytes
 }
 
 // FitsRemoval reports whether a removal of that id can be added.

@@ -21,6 +21,9 @@ func DecodeFrame(m *registryv1.SubscribeResponse) (assignment.Frame, error) {
 		return decodeChunk(f.SnapshotChunk)
 	case *registryv1.SubscribeResponse_SnapshotEnd:
 		e := f.SnapshotEnd
+		if err := checkTexts(e.GetEpoch()); err != nil {
+			return nil, err
+		}
 		return &assignment.End{
 			SnapshotID: e.GetSnapshotId(),
 			Epoch:      assignment.Epoch(e.GetEpoch()),
@@ -32,18 +35,29 @@ func DecodeFrame(m *registryv1.SubscribeResponse) (assignment.Frame, error) {
 			SetDigest:  assignment.Digest(e.GetSetDigest()),
 		}, nil
 	case *registryv1.SubscribeResponse_Heartbeat:
-		return decodeHeartbeat(f.Heartbeat), nil
+		return decodeHeartbeat(f.Heartbeat), checkTexts(f.Heartbeat.GetEpoch())
 	case *registryv1.SubscribeResponse_GoAway:
 		g := f.GoAway
 		return &assignment.GoAway{
 			Reason:        int32(g.GetReason()),
-			Message:       g.GetMessage(),
+			Message:       clip(g.GetMessage()),
 			RetryAfterMin: g.GetRetryAfterMin().AsDuration(),
 			RetryAfterMax: g.GetRetryAfterMax().AsDuration(),
 		}, nil
 	default:
 		return &assignment.Unknown{}, nil
 	}
+}
+
+// checkTexts bounds what a collector keeps of a frame, and tells a registry
+// later: an epoch that no registry takes back would shut it out for good.
+func checkTexts(texts ...string) error {
+	for _, s := range texts {
+		if len(s) > maxTextBytes {
+			return fmt.Errorf("%w: a name of %d bytes, at most %d are allowed", ErrMalformed, len(s), maxTextBytes)
+		}
+	}
+	return nil
 }
 
 func decodeHeartbeat(m *registryv1.Heartbeat) *assignment.Heartbeat {
@@ -63,6 +77,9 @@ func decodeHeartbeat(m *registryv1.Heartbeat) *assignment.Heartbeat {
 func decodeBegin(m *registryv1.SnapshotBegin) (assignment.Frame, error) {
 	if m.GetBucketBits() > assignment.MaxBucketBits {
 		return nil, fmt.Errorf("%w: bucket_bits %d", ErrMalformed, m.GetBucketBits())
+	}
+	if err := checkTexts(m.GetEpoch(), m.GetSubscriptionId(), m.GetRegistryInstanceId()); err != nil {
+		return nil, err
 	}
 	return &assignment.Begin{
 		SnapshotID:         m.GetSnapshotId(),

@@ -104,7 +104,9 @@ type AssignmentServiceClient interface {
 	// it has, as absent and unnamed); ABORTED with the
 	// reason SUPERSEDED; UNAVAILABLE while the registry has no complete view of
 	// its store, or one that is behind what the collector has already seen (try
-	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read.
+	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read, or
+	// (RetryInfo tells when to come back) where too many streams are open: of one
+	// collector, of observers, or in all.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
 	// Acknowledge tells the registry what the collector did with a snapshot. It
 	// is sent after the accepted set has been written to stable storage, on the
@@ -234,7 +236,9 @@ type AssignmentServiceServer interface {
 	// it has, as absent and unnamed); ABORTED with the
 	// reason SUPERSEDED; UNAVAILABLE while the registry has no complete view of
 	// its store, or one that is behind what the collector has already seen (try
-	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read.
+	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read, or
+	// (RetryInfo tells when to come back) where too many streams are open: of one
+	// collector, of observers, or in all.
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
 	// Acknowledge tells the registry what the collector did with a snapshot. It
 	// is sent after the accepted set has been written to stable storage, on the

@@ -39,7 +39,8 @@ type CollectorServiceClient interface {
 	// A collector stays known when its process ends: its producers stay its own.
 	//
 	// Errors: INVALID_ARGUMENT; ABORTED with the reason INSTANCE_REPLACED when a
-	// newer instance of this collector has registered.
+	// newer instance of this collector has registered; RESOURCE_EXHAUSTED with the
+	// reason TOO_MANY_COLLECTORS for a new collector beyond the registry's bound.
 	RegisterCollector(ctx context.Context, in *RegisterCollectorRequest, opts ...grpc.CallOption) (*RegisterCollectorResponse, error)
 	// GetCollector answers one collector.
 	//
@@ -104,7 +105,8 @@ type CollectorServiceServer interface {
 	// A collector stays known when its process ends: its producers stay its own.
 	//
 	// Errors: INVALID_ARGUMENT; ABORTED with the reason INSTANCE_REPLACED when a
-	// newer instance of this collector has registered.
+	// newer instance of this collector has registered; RESOURCE_EXHAUSTED with the
+	// reason TOO_MANY_COLLECTORS for a new collector beyond the registry's bound.
 	RegisterCollector(context.Context, *RegisterCollectorRequest) (*RegisterCollectorResponse, error)
 	// GetCollector answers one collector.
 	//

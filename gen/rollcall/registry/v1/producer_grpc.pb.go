@@ -56,8 +56,9 @@ type ProducerServiceClient interface {
 	// result: one that is at fault does not keep the others from being
 	// registered.
 	//
-	// Errors: INVALID_ARGUMENT for more than 1,000 requests, or two with the same
-	// producer_id; faults of single requests stand in their results.
+	// Errors: INVALID_ARGUMENT for more than 1,000 requests, more than 2 MiB of
+	// them, or two with the same producer_id; faults of single requests stand in
+	// their results.
 	BatchRegisterProducers(ctx context.Context, in *BatchRegisterProducersRequest, opts ...grpc.CallOption) (*BatchRegisterProducersResponse, error)
 	// DeregisterProducer takes a producer off the roll. Its collector stops
 	// collecting it at once. It is idempotent: an unknown id is OK, with
@@ -165,8 +166,9 @@ type ProducerServiceServer interface {
 	// result: one that is at fault does not keep the others from being
 	// registered.
 	//
-	// Errors: INVALID_ARGUMENT for more than 1,000 requests, or two with the same
-	// producer_id; faults of single requests stand in their results.
+	// Errors: INVALID_ARGUMENT for more than 1,000 requests, more than 2 MiB of
+	// them, or two with the same producer_id; faults of single requests stand in
+	// their results.
 	BatchRegisterProducers(context.Context, *BatchRegisterProducersRequest) (*BatchRegisterProducersResponse, error)
 	// DeregisterProducer takes a producer off the roll. Its collector stops
 	// collecting it at once. It is idempotent: an unknown id is OK, with

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -109,6 +110,10 @@ func (a *API) GetMembership(context.Context, *collectorv1.GetMembershipRequest) 
 const (
 	defaultPage = 100
 	maxPage     = 1000
+
+	// maxPageBytes is about how large a page may be: a client takes 4 MiB by
+	// default.
+	maxPageBytes = 1 << 20
 )
 
 // paged is a request for a page.
@@ -155,8 +160,15 @@ func (a *API) ListCollections(_ context.Context, m *collectorv1.ListCollectionsR
 		list = list[:size]
 		resp.NextPageToken = pageToken(list[size-1].Assignment.ProducerID)
 	}
+	bytes := 0
 	for i := range list {
-		resp.Collections = append(resp.Collections, a.encode(&list[i]))
+		if bytes >= maxPageBytes {
+			resp.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(list[i-1].Assignment.ProducerID))
+			break
+		}
+		c := a.encode(&list[i])
+		bytes += proto.Size(c)
+		resp.Collections = append(resp.Collections, c)
 	}
 	return resp, nil
 }

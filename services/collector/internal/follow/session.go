@@ -26,6 +26,8 @@ type session struct {
 	identity  identity
 	heartbeat time.Duration
 	sealed    bool      // a snapshot was sealed
+	sealedAt  time.Time // when the first one was
+	proof     *time.Timer
 	awayUntil time.Time // zero until a go_away
 }
 
@@ -76,6 +78,9 @@ func (s *session) register(ctx context.Context, conn *grpc.ClientConn) error {
 	if err != nil {
 		return fmt.Errorf("register at %s: %w", s.address, err)
 	}
+	if err := s.checkAnswer(resp.GetCollector()); err != nil {
+		return err
+	}
 	s.identity = identity{
 		collector:  s.Collector.ID,
 		instance:   s.Collector.Instance,
@@ -86,11 +91,22 @@ func (s *session) register(ctx context.Context, conn *grpc.ClientConn) error {
 	return nil
 }
 
+// checkAnswer refuses the answer to another registration than this one.
+func (s *session) checkAnswer(c *registryv1.Collector) error {
+	if c.GetCollectorId() != string(s.Collector.ID) || c.GetInstanceId() != string(s.Collector.Instance) || c.GetGeneration() <= 0 {
+		return fmt.Errorf("register at %s: answered for generation %d of instance %.128q of collector %.128q",
+			s.address, c.GetGeneration(), c.GetInstanceId(), c.GetCollectorId())
+	}
+	return nil
+}
+
 // read reads the stream. Every frame feeds the watchdog.
 func (s *session) read(ctx context.Context, cancel context.CancelCauseFunc, conn *grpc.ClientConn, a *acknowledger) error {
 	s.heartbeat = defaultHeartbeat
 	watchdog := time.AfterFunc(silentBeats*s.heartbeat, func() { cancel(errSilent) })
 	defer watchdog.Stop()
+	s.proof = time.AfterFunc(proveWithin, func() { cancel(errUnproven) })
+	defer s.proof.Stop()
 
 	stream, err := registryv1.NewAssignmentServiceClient(conn).Subscribe(ctx,
 		wire.EncodeSubscribe(&wire.Subscription{
@@ -140,9 +156,12 @@ func (s *session) frame(ctx context.Context, cancel context.CancelCauseFunc, enc
 	if event == membership.EventDiverged {
 		return errDiverged
 	}
+	if event == membership.EventSealed || event == membership.EventAgreed && s.sealed {
+		s.proof.Reset(proveWithin)
+	}
 	switch f := frame.(type) {
 	case *assignment.Begin:
-		s.heartbeat = min(max(f.HeartbeatInterval, minHeartbeat), maxHeartbeat)
+		s.heartbeat = beatOf(f.HeartbeatInterval)
 	case *assignment.End:
 		s.seal(ctx)
 		a.end(f)
@@ -154,11 +173,20 @@ func (s *session) frame(ctx context.Context, cancel context.CancelCauseFunc, enc
 	return nil
 }
 
+// beatOf is the interval of heartbeats to reckon with. None, or a negative one,
+// is no interval: a watchdog of milliseconds would end every stream.
+func beatOf(told time.Duration) time.Duration {
+	if told <= 0 {
+		return defaultHeartbeat
+	}
+	return min(max(told, minHeartbeat), maxHeartbeat)
+}
+
 // seal notes that a snapshot was sealed.
 func (s *session) seal(ctx context.Context) {
 	s.Metrics.Sealed.Inc()
 	if !s.sealed {
-		s.sealed = true
+		s.sealed, s.sealedAt = true, time.Now()
 		s.update(func(st *Status) { st.Subscribed, st.LastError = true, "" })
 		s.Logger.InfoContext(ctx, "subscribed", "address", s.address, "generation", s.identity.generation)
 	}

@@ -135,6 +135,7 @@ func (m *Membership) Begin() *assignment.Accepted {
 	defer m.mu.Unlock()
 	m.assembler = snapshot.NewAssembler(m.accepted, m.MaxProducers)
 	m.guard.NewStream()
+	m.assembler.MaxBytes, m.assembler.Admit = maxBytes(m.MaxProducers), m.admit
 	if m.refusals >= 2 {
 		return nil
 	}

@@ -6,39 +6,7 @@
 // agree, leaves no trace.
 package snapshot
 
-import (
-	"fmt"
-
-	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
-)
-
-// A Fault says why a snapshot was refused. After one the stream must be
-// dropped.
-type Fault struct{ assignment.Refusal }
-
-// Error tells the fault.
-func (f *Fault) Error() string {
-	return fmt.Sprintf("snapshot refused: %s: %s", f.Reason, f.Message)
-}
-
-// The reasons of faults.
-const (
-	ReasonNested     = "NESTED_BEGIN"
-	ReasonHeartbeat  = "HEARTBEAT_INSIDE"
-	ReasonOutside    = "OUTSIDE_SNAPSHOT"
-	ReasonSnapshotID = "SNAPSHOT_ID"
-	ReasonSequence   = "SEQUENCE"
-	ReasonScope      = "SCOPE"
-	ReasonBuckets    = "BUCKETS"
-	ReasonRepeated   = "REPEATED_PRODUCER"
-	ReasonRemoval    = "REMOVAL"
-	ReasonCount      = "COUNT_MISMATCH"
-	ReasonDigest     = "DIGEST_MISMATCH"
-	ReasonEpoch      = "EPOCH_MISMATCH"
-	ReasonRevision   = "REVISION"
-	ReasonTooLarge   = "TOO_LARGE"
-	ReasonMalformed  = "MALFORMED_FRAME"
-)
+import "github.com/rollcall-metrics/rollcall/services/internal/assignment"
 
 // A Position is where in the registry's history a set stands.
 type Position struct {
@@ -80,6 +48,9 @@ type Accepted struct {
 	Position
 	Format int32
 	Set    assignment.Set[*assignment.Assignment]
+
+	// bytes is about what the members take.
+	bytes int
 }
 
 // Describe tells a registry what this set holds; nil before the first seal.
@@ -111,9 +82,19 @@ type Assembler struct {
 	accepted *Accepted
 	max      int
 
+	// MaxBytes, if set, bounds what the assignments of a snapshot take, and
+	// those of the set that it makes: their number alone bounds nothing, for one
+	// may be as large as a chunk.
+	MaxBytes int
+
+	// Admit, if set, is asked before a snapshot that agrees with its end frame
+	// is sealed. What it says against it, if anything, refuses the snapshot.
+	Admit func(*Sealed) string
+
 	open     *assignment.Begin
 	frames   []assignment.Frame
 	chunks   uint64
+	bytes    int
 	upserts  map[assignment.ProducerID]*assignment.Assignment
 	removals map[assignment.ProducerID]assignment.Removal
 	replaced map[uint32]bool
@@ -153,7 +134,7 @@ func (a *Assembler) begin(f *assignment.Begin) error {
 	if a.open != nil {
 		return a.fault(ReasonNested, "snapshot %d begins inside %d", f.SnapshotID, a.open.SnapshotID)
 	}
-	a.open, a.chunks = f, 0
+	a.open, a.chunks, a.bytes = f, 0, 0
 	a.frames = append(a.frames[:0:0], f)
 	a.upserts = map[assignment.ProducerID]*assignment.Assignment{}
 	a.removals = map[assignment.ProducerID]assignment.Removal{}
@@ -256,6 +237,9 @@ func (a *Assembler) upsert(m *assignment.Assignment) error {
 	if int64(len(a.upserts)) >= a.open.ExpectedUpserts {
 		return a.fault(ReasonTooLarge, "more than the %d assignments announced", a.open.ExpectedUpserts)
 	}
+	if a.bytes += sizeOf(m); a.MaxBytes > 0 && a.bytes > a.MaxBytes {
+		return a.fault(ReasonTooLarge, "%d assignments take %d bytes, at most %d are taken", len(a.upserts)+1, a.bytes, a.MaxBytes)
+	}
 	a.upserts[id] = m
 	return nil
 }
@@ -310,6 +294,14 @@ func (a *Assembler) end(f *assignment.End) (*Sealed, error) {
 	}
 	if digest != f.SetDigest {
 		return nil, a.fault(ReasonDigest, "the set's digest would be %016x, the end frame says %016x", uint64(digest), uint64(f.SetDigest))
+	}
+	if size := a.size(sealed); a.MaxBytes > 0 && size > a.MaxBytes {
+		return nil, a.fault(ReasonTooLarge, "the set would take %d bytes, at most %d are taken", size, a.MaxBytes)
+	}
+	if a.Admit != nil {
+		if objection := a.Admit(sealed); objection != "" {
+			return nil, a.fault(ReasonTooLarge, "%s", objection)
+		}
 	}
 	a.commit(sealed)
 	sealed.Frames = append(a.frames, f)
@@ -376,6 +368,7 @@ func (a *Assembler) outcome(s *Sealed) (int, assignment.Digest) {
 
 func (a *Assembler) commit(s *Sealed) {
 	set := &a.accepted.Set
+	a.accepted.bytes = a.size(s)
 	for _, was := range s.Gone {
 		set.Remove(was.ProducerID)
 	}
@@ -384,20 +377,4 @@ func (a *Assembler) commit(s *Sealed) {
 	}
 	a.accepted.Position = s.Position
 	a.accepted.Format = a.open.AssignmentFormat
-}
-
-func (a *Assembler) fault(reason, format string, args ...any) error {
-	return a.producerFault(reason, "", format, args...)
-}
-
-func (a *Assembler) producerFault(reason string, id assignment.ProducerID, format string, args ...any) error {
-	f := &Fault{assignment.Refusal{Reason: reason, Message: fmt.Sprintf(format, args...), ProducerID: id}}
-	if id != "" {
-		f.Message = fmt.Sprintf("producer %q ", id) + f.Message
-	}
-	if a.open != nil {
-		f.Revision = a.open.Revision
-	}
-	a.open, a.frames, a.upserts, a.removals, a.replaced = nil, nil, nil, nil, nil
-	return f
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/guard"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/statefile"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
 )
 
 func mustAppend(t *testing.T, file *statefile.File, r *roll, entry statefile.Entry) {
@@ -313,9 +314,9 @@ func TestLargeSetIsWrittenInChunks(t *testing.T) {
 	mustAppend(t, file, r, r.all(ms))
 	chunks := 0
 	for i, record := range statefile.Records(d.live["set.1"].data) {
-		if n := len(record.Payload); n > assignment.MaxChunkBytes {
+		if n := len(record.Payload); n > wire.ChunkBytes {
 			t.Errorf("record %d has %d bytes", i, n)
-		} else if n > assignment.MaxChunkBytes/2 {
+		} else if n > wire.ChunkBytes/2 {
 			chunks++
 		}
 	}

@@ -7,7 +7,6 @@ package api
 import (
 	"encoding/base64"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
@@ -35,6 +34,10 @@ type Config struct {
 	// Heartbeat is the interval that subscribers are told.
 	Heartbeat time.Duration
 
+	// MaxSubscriptions bounds the subscriptions that are being opened or stand,
+	// observers included; 0: DefaultMaxSubscriptions.
+	MaxSubscriptions int
+
 	Logger  *slog.Logger
 	Metrics *Metrics
 }
@@ -42,11 +45,16 @@ type Config struct {
 // API holds the three services.
 type API struct {
 	Config
-	observers atomic.Int64
+	doors *doors
 }
 
 // New makes the API.
-func New(c Config) *API { return &API{Config: c} }
+func New(c Config) *API {
+	if c.MaxSubscriptions == 0 {
+		c.MaxSubscriptions = DefaultMaxSubscriptions
+	}
+	return &API{Config: c, doors: newDoors(c.MaxSubscriptions, c.Metrics)}
+}
 
 // Register adds the services to a server. It must use wire.Codec.
 func (a *API) Register(s grpc.ServiceRegistrar) {

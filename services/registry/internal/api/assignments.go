@@ -17,18 +17,10 @@ import (
 	"google.golang.org/grpc"
 )
 
-var (
-	errSlowReader       = errors.New("the subscriber does not read; the stream is ended")
-	errTooManyObservers = errors.New("too many observers; try again later")
-)
+var errSlowReader = errors.New("the subscriber does not read; the stream is ended")
 
-const (
-	// sendTimeout bounds one blocked send.
-	sendTimeout = 30 * time.Second
-
-	// maxObservers bounds the streams that only look.
-	maxObservers = 64
-)
+// sendTimeout bounds one blocked send.
+const sendTimeout = 30 * time.Second
 
 // Subscribe streams a collector's assignments.
 func (s assignmentService) Subscribe(m *registryv1.SubscribeRequest, stream grpc.ServerStreamingServer[registryv1.SubscribeResponse]) error {
@@ -37,12 +29,11 @@ func (s assignmentService) Subscribe(m *registryv1.SubscribeRequest, stream grpc
 	if err != nil {
 		return err
 	}
-	if req.Observe {
-		defer s.observers.Add(-1)
-		if s.observers.Add(1) > maxObservers {
-			return errTooManyObservers
-		}
+	leave, err := s.doors.enter(req.Collector, req.Observe)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	sub, err := s.Registrar.Subscribe(ctx, registrar.Subscribe{
 		Collector:   req.Collector,
 		Instance:    req.Instance,

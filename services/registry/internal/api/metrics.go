@@ -10,6 +10,7 @@ type Metrics struct {
 	Removals      prometheus.Counter
 	ChunkBytes    prometheus.Counter
 	SlowReaders   prometheus.Counter
+	Turned        *prometheus.CounterVec
 }
 
 // NewMetrics makes them.
@@ -33,6 +34,9 @@ func NewMetrics() *Metrics {
 		SlowReaders: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_registry_slow_readers_total", Help: "Streams ended because the subscriber did not read.",
 		}),
+		Turned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_registry_subscriptions_refused_total", Help: "Subscriptions refused because too many are open, by bound.",
+		}, []string{"reason"}),
 	}
 }
 
@@ -51,5 +55,5 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Subscriptions, m.Snapshots, m.Assignments, m.Removals, m.ChunkBytes, m.SlowReaders}
+	return []prometheus.Collector{m.Subscriptions, m.Snapshots, m.Assignments, m.Removals, m.ChunkBytes, m.SlowReaders, m.Turned}
 }

@@ -10,11 +10,16 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // maxBatch is how many registrations one call may hold.
 const maxBatch = 1000
+
+// maxBatchBytes is how large such a call may be. The answer repeats every
+// producer, with its placement, and a client takes 4 MiB by default.
+const maxBatchBytes = 2 << 20
 
 // RegisterProducer adds, updates or renews a producer.
 func (s producerService) RegisterProducer(ctx context.Context, m *registryv1.RegisterProducerRequest) (*registryv1.RegisterProducerResponse, error) {
@@ -64,6 +69,9 @@ func (s producerService) registered(r registrar.Registered) (*registryv1.Registe
 func (s producerService) BatchRegisterProducers(ctx context.Context, m *registryv1.BatchRegisterProducersRequest) (*registryv1.BatchRegisterProducersResponse, error) {
 	if n := len(m.GetRequests()); n > maxBatch {
 		return nil, violation("requests", fmt.Sprintf("%d requests, at most %d are allowed", n, maxBatch))
+	}
+	if n := proto.Size(m); n > maxBatchBytes {
+		return nil, violation("requests", fmt.Sprintf("%d bytes, at most %d are allowed: send fewer at a time", n, maxBatchBytes))
 	}
 	if err := checkTwice(m.GetRequests()); err != nil {
 		return nil, err

@@ -47,6 +47,9 @@ type rig struct {
 type setup struct {
 	prepare func(t testing.TB, m *store.Memory)
 	stream  grpc.StreamServerInterceptor // innermost
+
+	// Bounds; 0: their defaults.
+	subscriptions, collectors int
 }
 
 // bubble runs a test in fake time against a registry that serves.
@@ -71,7 +74,7 @@ func newRig(t testing.TB, s setup) *rig {
 	opened := r.memory.Open()
 	r.registrar = registrar.New(registrar.Config{
 		Store: opened, Feed: r.feed, Instance: "registry-1", SameStored: api.SameStored,
-		Logger: logger, Metrics: registrar.NewMetrics(),
+		MaxCollectors: s.collectors, Logger: logger, Metrics: registrar.NewMetrics(),
 	})
 	streams := []grpc.StreamServerInterceptor{api.StreamErrors(logger)}
 	if s.stream != nil {
@@ -84,7 +87,7 @@ func newRig(t testing.TB, s setup) *rig {
 	})
 	api.New(api.Config{
 		Registrar: r.registrar, Instance: "registry-1", Endpoints: endpoint.Policy{}, RenewAfter: renewAfter,
-		Heartbeat: heartbeat, Logger: logger, Metrics: r.metrics,
+		Heartbeat: heartbeat, MaxSubscriptions: s.subscriptions, Logger: logger, Metrics: r.metrics,
 	}).Register(server)
 
 	ctx, cancel := context.WithCancel(t.Context())

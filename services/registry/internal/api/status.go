@@ -28,6 +28,7 @@ const retryDelay = time.Second
 func statusOf(err error) *status.Status {
 	var violations wire.Violations
 	var refused *roster.Error
+	var full *tooMany
 	switch {
 	case errors.As(err, &violations):
 		bad := &errdetails.BadRequest{}
@@ -38,7 +39,7 @@ func statusOf(err error) *status.Status {
 		return detailed(codes.InvalidArgument, err.Error(), bad)
 	case errors.As(err, &refused):
 		details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: refused.Reason, Domain: errorDomain}}
-		if refused.Class == roster.Unavailable {
+		if refused.Class == roster.Unavailable || refused.Class == roster.Exhausted {
 			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
 		}
 		return detailed(classCode(refused.Class), refused.Message, details...)
@@ -48,9 +49,10 @@ func statusOf(err error) *status.Status {
 	case errors.Is(err, errSlowReader):
 		return detailed(codes.ResourceExhausted, err.Error(),
 			&errdetails.ErrorInfo{Reason: "SLOW_READER", Domain: errorDomain})
-	case errors.Is(err, errTooManyObservers):
-		return detailed(codes.ResourceExhausted, err.Error(),
-			&errdetails.ErrorInfo{Reason: "TOO_MANY_OBSERVERS", Domain: errorDomain})
+	case errors.As(err, &full):
+		return detailed(codes.ResourceExhausted, full.Error(),
+			&errdetails.ErrorInfo{Reason: full.reason, Domain: errorDomain},
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err)
 	}
@@ -70,6 +72,8 @@ func classCode(c roster.Class) codes.Code {
 		return codes.FailedPrecondition
 	case roster.Unavailable:
 		return codes.Unavailable
+	case roster.Exhausted:
+		return codes.ResourceExhausted
 	default:
 		return codes.Internal
 	}

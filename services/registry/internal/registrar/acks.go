@@ -28,6 +28,9 @@ type ackState struct {
 
 	// changes counts what was worth a write, saved how much of it was written.
 	changes, saved int
+
+	// hurried is when it was last worth a write at once.
+	hurried time.Time
 }
 
 // Acknowledge takes an acknowledgement, and explains those of the held producers
@@ -42,10 +45,12 @@ func (r *Registrar) Acknowledge(ctx context.Context, cmd Acknowledge) ([]assignm
 	epoch, at := r.view.Epoch(), r.view.Revision()
 	r.mu.RUnlock()
 	if cmd.Epoch == epoch && cmd.Revision > at {
-		r.checkRewound(ctx, epoch, cmd.Revision)
+		r.checkRewound(ctx, cmd.Collector, epoch, cmd.Revision)
 	}
 	if cmd.Refusal != nil {
 		r.Metrics.Refusals.Inc()
+	}
+	if cmd.Refusal != nil && urgent {
 		r.Logger.WarnContext(ctx, "a collector refused a snapshot", "collector", cmd.Collector,
 			"reason", cmd.Refusal.Reason, "message", cmd.Refusal.Message, "revision", cmd.Refusal.Revision)
 	}
@@ -77,13 +82,19 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 		last = &ackState{}
 		r.acks[cmd.Collector] = last
 	}
-	urgent = cmd.Refusal != nil || cmd.Held != last.Held
+	news := cmd.Refusal != nil || cmd.Held != last.Held
+	// News is written at once, but a collector that has some with each
+	// acknowledgement does not set the pace of the store's writes and the log.
+	urgent = news && cmd.ReceiveTime.Sub(last.hurried) >= hurryInterval
 	if cmd.Refusal == nil && cmd.Revision == last.Revision {
 		cmd.Refusal = last.Refusal // nothing was accepted since
 	}
-	next := ackState{Ack: cmd.Ack, snapshot: cmd.Snapshot, changes: last.changes, saved: last.saved}
+	next := ackState{Ack: cmd.Ack, snapshot: cmd.Snapshot, changes: last.changes, saved: last.saved, hurried: last.hurried}
+	if urgent {
+		next.hurried = cmd.ReceiveTime
+	}
 	// A revision alone is not worth a write: the write would move it again.
-	if urgent || cmd.Snapshot != last.snapshot || cmd.Unrunnable != last.Unrunnable {
+	if news || cmd.Snapshot != last.snapshot || cmd.Unrunnable != last.Unrunnable {
 		next.changes++
 	}
 	*last = next
@@ -93,7 +104,7 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 // lastAck is the newest acknowledgement known here. The caller holds mu.
 func (r *Registrar) lastAck(c *roster.CollectorEntry) *roster.Ack {
 	mine, stored := r.acks[c.Collector.ID], c.Ack
-	if mine != nil && (stored == nil || mine.ReceiveTime.After(stored.ReceiveTime)) {
+	if mine != nil && (stored == nil || !mine.ReceiveTime.Before(stored.ReceiveTime)) {
 		ack := mine.Ack
 		return &ack
 	}

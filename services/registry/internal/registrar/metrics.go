@@ -15,6 +15,8 @@ type Metrics struct {
 	Reloads    prometheus.Counter
 	Epochs     prometheus.Counter
 	Refusals   prometheus.Counter
+	Claims     *prometheus.CounterVec
+	TooMany    prometheus.Counter
 }
 
 // NewMetrics makes them.
@@ -44,6 +46,13 @@ func NewMetrics() *Metrics {
 		Refusals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_registry_refused_snapshots_total", Help: "Snapshots that collectors refused.",
 		}),
+		Claims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_registry_rewind_claims_total",
+			Help: "Collectors' claims to have seen a revision that the store has not reached: believed (a new epoch), or disregarded because an epoch has just begun.",
+		}, []string{"outcome"}),
+		TooMany: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_registry_collectors_refused_total", Help: "Registrations of new collectors refused because too many are known.",
+		}),
 	}
 }
 
@@ -62,7 +71,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Producers, m.Unassigned, m.Collectors, m.Revision, m.Commits, m.Reloads, m.Epochs, m.Refusals}
+	return []prometheus.Collector{m.Producers, m.Unassigned, m.Collectors, m.Revision, m.Commits, m.Reloads, m.Epochs, m.Refusals, m.Claims, m.TooMany}
 }
 
 // observe takes the figures of a view.

@@ -80,6 +80,9 @@ func (r *Registrar) Collectors(ctx context.Context, least assignment.Revision) (
 // and the time.
 func (r *Registrar) RegisterCollector(ctx context.Context, want roster.Collector, instance assignment.InstanceID) (*CollectorStatus, Position, error) {
 	epoch, revision, err := r.execute(ctx, func(now time.Time) (roster.Txn, error) {
+		if err := r.roomFor(want.ID); err != nil {
+			return nil, err
+		}
 		txn, _, err := r.view.RegisterCollector(want, instance, now)
 		return txn, err
 	})
@@ -97,6 +100,18 @@ func (r *Registrar) RegisterCollector(ctx context.Context, want roster.Collector
 	at.Epoch = epoch
 	at.Revision = s.CollectorRevision
 	return s, at, nil
+}
+
+// roomFor refuses a new collector when as many are known as may be: they are
+// remembered for good. The caller holds mu.
+func (r *Registrar) roomFor(id assignment.CollectorID) error {
+	known := r.view.KnownCollectors()
+	if known < r.MaxCollectors || r.view.Collector(id) != nil {
+		return nil
+	}
+	r.Metrics.TooMany.Inc()
+	return roster.Refuse(roster.Exhausted, roster.ReasonTooManyCollectors,
+		"collector %q is new and %d are known, at most %d may be", id, known, r.MaxCollectors)
 }
 
 // read looks at the view once it has reached a revision. Reading goes on while

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,6 +36,10 @@ type Config struct {
 	// its whole set, so the registry does not serve with it. Nil: nothing is.
 	CheckStored func(id assignment.ProducerID, stored []byte) error
 
+	// MaxCollectors bounds how many collectors may be known, by this process's
+	// view; 0: DefaultMaxCollectors.
+	MaxCollectors int
+
 	Logger  *slog.Logger
 	Metrics *Metrics
 }
@@ -49,12 +52,21 @@ const (
 	commitWait    = 10 * time.Second
 	retryDelay    = 500 * time.Millisecond
 	ackInterval   = 5 * time.Second
+	hurryInterval = 1 * time.Second
 	ghostInterval = 10 * time.Second
 	pruneInterval = 10 * time.Minute
 	settleTime    = 1 * time.Second
 	removedTTL    = 24 * time.Hour
 	closeWait     = 2 * time.Second
+
+	// claimInterval is how long an epoch that this process saw begin is safe
+	// from the claims of collectors. A rewound store is found by the first
+	// claim; one who lies would end everybody's streams again and again.
+	claimInterval = 10 * time.Minute
 )
+
+// DefaultMaxCollectors is how many collectors may be known.
+const DefaultMaxCollectors = 4096
 
 // A Registrar is safe for concurrent use. Its methods refuse with
 // roster.Unavailable while it is not serving.
@@ -67,6 +79,7 @@ type Registrar struct {
 	view     *roster.View
 	loaded   bool // the view is complete and followed
 	leased   bool
+	began    time.Time     // when this process saw another epoch begin; zero: never
 	moved    chan struct{} // closed and replaced whenever the view moves
 	inFlight map[assignment.CollectorID]int
 	acks     map[assignment.CollectorID]*ackState
@@ -76,6 +89,9 @@ type Registrar struct {
 
 // New makes a Registrar. It serves once Run has loaded the view.
 func New(c Config) *Registrar {
+	if c.MaxCollectors == 0 {
+		c.MaxCollectors = DefaultMaxCollectors
+	}
 	return &Registrar{
 		Config:   c,
 		kick:     make(chan struct{}, 1),
@@ -241,6 +257,9 @@ func (r *Registrar) install(view *roster.View) {
 	defer r.mu.Unlock()
 	old := r.view
 	r.view = view
+	if r.loaded && old.Epoch() != view.Epoch() {
+		r.began = time.Now()
+	}
 	switch {
 	case !r.loaded || old.Epoch() != view.Epoch() || old.Revision() > view.Revision():
 		r.Feed.Load(view.Epoch(), view.Revision(), members(view),
@@ -261,6 +280,7 @@ func (r *Registrar) apply(b roster.Batch) {
 	defer r.mu.Unlock()
 	effects := r.view.Apply(b)
 	if effects.Epoch {
+		r.began = time.Now()
 		r.Feed.Load(r.view.Epoch(), r.view.Revision(), members(r.view),
 			roster.Refuse(roster.Unavailable, roster.ReasonEpochChanged, "the registry's store has a new epoch"))
 	} else {
@@ -371,28 +391,4 @@ func (r *Registrar) writeEpoch(ctx context.Context, before assignment.Revision, 
 		r.Logger.WarnContext(ctx, "began a new epoch", "epoch", record.Epoch)
 	}
 	return err
-}
-
-// members ranges over every assigned producer of a view, as an item.
-func members(v *roster.View) iter.Seq2[assignment.CollectorID, *feed.Item] {
-	return func(yield func(assignment.CollectorID, *feed.Item) bool) {
-		v.Snapshot().Ascend(func(e *roster.Entry) bool {
-			return e.Collector == "" || yield(e.Collector, item(e))
-		})
-	}
-}
-
-func item(e *roster.Entry) *feed.Item {
-	return &feed.Item{ProducerID: e.ID, Version: e.Version, Role: assignment.RoleOwner, Stored: e.Stored}
-}
-
-func feedChanges(changes []roster.Change) []feed.Change {
-	out := make([]feed.Change, len(changes))
-	for i, c := range changes {
-		out[i] = feed.Change{Collector: c.Collector, ID: c.ID, Cause: c.Cause}
-		if c.Entry != nil {
-			out[i].Item = item(c.Entry)
-		}
-	}
-	return out
 }

@@ -167,7 +167,7 @@ func (r *Registrar) notBehind(ctx context.Context, cmd Subscribe) error {
 	}
 	err = r.catchUp(ctx, max(want, accepted.Revision))
 	if err != nil && r.believes(cmd) {
-		r.checkRewound(ctx, epoch, accepted.Revision)
+		r.checkRewound(ctx, cmd.Collector, epoch, accepted.Revision)
 	}
 	return err
 }
@@ -215,7 +215,21 @@ func (r *Registrar) setBack(ctx context.Context, epoch, seen assignment.Epoch) {
 // checkRewound begins a new epoch when somebody has seen a revision of this
 // one that the store has not reached: the store was rewound, and its revisions
 // mean something else now.
-func (r *Registrar) checkRewound(ctx context.Context, epoch assignment.Epoch, seen assignment.Revision) {
+//
+// That somebody claims it is no proof, for collectors can lie. So an epoch that
+// this process saw begin stands for claimInterval, whatever is claimed: the
+// streams of all are ended no more often than that. Every replica sees each
+// epoch begin, so the bound is that of all together.
+func (r *Registrar) checkRewound(ctx context.Context, who assignment.CollectorID, epoch assignment.Epoch, seen assignment.Revision) {
+	r.mu.RLock()
+	began := r.began
+	r.mu.RUnlock()
+	if !began.IsZero() && time.Since(began) < claimInterval {
+		r.Metrics.Claims.WithLabelValues("disregarded").Inc()
+		r.Logger.DebugContext(ctx, "a collector claims that the store was rewound, soon after an epoch began",
+			"collector", who, "epoch", epoch, "seen", seen)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
 	now, err := r.Store.Sync(ctx)
@@ -228,7 +242,9 @@ func (r *Registrar) checkRewound(ctx context.Context, epoch assignment.Epoch, se
 	if stands != epoch {
 		return
 	}
-	r.Logger.ErrorContext(ctx, "the store was rewound", "epoch", epoch, "revision", now, "seen", seen)
+	r.Metrics.Claims.WithLabelValues("believed").Inc()
+	r.Logger.ErrorContext(ctx, "the store was rewound, if a collector is right", "collector", who,
+		"epoch", epoch, "revision", now, "seen", seen)
 	if err := r.writeEpoch(ctx, at); err != nil {
 		r.Logger.ErrorContext(ctx, "could not begin a new epoch", "error", err)
 	}

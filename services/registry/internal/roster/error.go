@@ -18,6 +18,9 @@ const (
 
 	// Unavailable: not now, or not here.
 	Unavailable
+
+	// Exhausted: a bound is reached.
+	Exhausted
 )
 
 // The reasons of errors, for programs.
@@ -33,6 +36,7 @@ const (
 	ReasonBehind               = "BEHIND"
 	ReasonEpochChanged         = "EPOCH_CHANGED"
 	ReasonContended            = "CONTENDED"
+	ReasonTooManyCollectors    = "TOO_MANY_COLLECTORS"
 )
 
 // An Error is a command that is refused by the rules.

@@ -97,6 +97,10 @@ func (v *View) Collector(id assignment.CollectorID) *CollectorEntry {
 	return nil
 }
 
+// KnownCollectors is about how many collectors are known: those that a record
+// other than their own still names count too.
+func (v *View) KnownCollectors() int { return len(v.collectors) }
+
 // Collectors calls yield with every known collector, in no order.
 func (v *View) Collectors(yield func(*CollectorEntry) bool) {
 	for _, c := range v.collectors {
