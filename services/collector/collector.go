@@ -104,6 +104,9 @@ type Config struct {
 
 	// StateFS, if set, is used in place of the operating system.
 	StateFS StateFS
+
+	// Now is the wall clock, for tests of clock steps.
+	Now func() time.Time
 }
 
 // The defaults of a Config.
@@ -266,6 +269,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 		Opener:   k.scraper,
 		Metrics:  collections,
 		Panicked: k.panicked,
+		Now:      c.Now,
 	})
 	k.members = membership.New(membership.Config{
 		Log:          stateLog{k.state},

@@ -32,13 +32,6 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// A MemoryStore keeps the roster in memory, for tests. It outlives the
-// registries that use it.
-type MemoryStore = store.Memory
-
-// NewMemoryStore makes an empty one.
-func NewMemoryStore() *MemoryStore { return store.NewMemory() }
-
 // Config says how a registry runs.
 type Config struct {
 	// Listener is where gRPC is served, HTTPListener where metrics and probes
@@ -50,6 +43,10 @@ type Config struct {
 	// used in its place.
 	DataDir string
 	Memory  *MemoryStore
+
+	// MemoryFaults, if set, is asked before each operation of this registry on
+	// Memory; an error fails it.
+	MemoryFaults func(op string) error
 
 	// QuotaBytes bounds the embedded store; 0: 8 GiB.
 	QuotaBytes int64
@@ -138,7 +135,7 @@ func (c *Config) check() error {
 
 func openStore(ctx context.Context, c Config) (*store.Store, error) {
 	if c.Memory != nil {
-		return c.Memory.Open(), nil
+		return c.Memory.OpenFaulty(c.MemoryFaults), nil
 	}
 	s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
 	if err != nil {
