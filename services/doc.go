@@ -41,6 +41,9 @@
 //	    rollcall/            main      the operator's command line
 //	  simulation/            bench     the whole system in one bubble of fake time, under faults
 //	deploy/
+//	  internal/
+//	    child/               adapter   the services as processes of this machine
+//	  omicron/               main      the failure that it all is about, on real processes
 //	  local/                 main      one registry and two collectors on this machine
 //	  bench/                 bench     measurements
 //
