@@ -59,7 +59,9 @@ func TestOmicronStory(t *testing.T) {
 		w.network.refuse(registryAddress, false)
 		for lies.subscriptions() < 4 {
 			w.pass(time.Second)
-			act("half an answer", func() bool { return w.membership("c-1").GetAcceptedCount() == int64(len(all)) || lies.subscriptions() == 4 })
+			act("half an answer", func() bool {
+				return w.membership("c-1").GetAcceptedCount() == int64(len(all)) || lies.subscriptions() == 4
+			})
 		}
 		w.pass(5 * time.Minute)
 		act("an empty answer", func() bool {
