@@ -33,6 +33,10 @@ build: ## Build bin/registry, bin/collector and bin/rollcall
 run: build ## Build, then run one registry and two collectors with their data in ./.run
 	@go build -o bin/local ./deploy/local && exec bin/local
 
+.PHONY: omicron
+omicron: build ## Build, then play omicron issue 7124 on real processes: nobody is struck off (1 min)
+	@go build -o bin/omicron ./deploy/omicron && exec bin/omicron
+
 # Building runtime/cgo is the question whether the race detector works here: it
 # needs a platform that has it, cgo, a C compiler and the C library's headers.
 .PHONY: test

@@ -87,6 +87,8 @@ var house = []room{
 
 	{"services/simulation", bench, nil},
 
+	{"deploy/internal/child", adapter, nil},
+	{"deploy/omicron", command, []string{registryV1}},
 	{"deploy/alerts", bench, nil},
 	{"deploy/local", command, nil},
 	{"deploy/bench", bench, nil},

@@ -42,6 +42,9 @@
 //	  simulation/            bench     the whole system in one bubble of fake time, under faults
 //	deploy/
 //	  alerts/                bench     the alert rules, and that they are sound
+//	  internal/
+//	    child/               adapter   the services as processes of this machine
+//	  omicron/               main      the failure that it all is about, on real processes
 //	  local/                 main      one registry and two collectors on this machine
 //	  bench/                 bench     measurements
 //

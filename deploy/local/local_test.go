@@ -17,11 +17,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rollcall-metrics/rollcall/deploy/internal/child"
 )
 
 // query asks a collector and returns the values by the label instance.
 func (s *stage) query(offset int, promql string) (map[string]string, error) {
-	body, err := fetch(context.Background(), "http://"+s.address(offset)+"/api/v1/query?query="+url.QueryEscape(promql))
+	body, err := child.Fetch(context.Background(), "http://"+s.address(offset)+"/api/v1/query?query="+url.QueryEscape(promql))
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +217,7 @@ func TestNodeExporter(t *testing.T) {
 	})
 	s.start(t, path+" --web.listen-address="+address)
 	await(t, "the exporter", func() error {
-		body, err := fetch(context.Background(), "http://"+address+"/metrics")
+		body, err := child.Fetch(context.Background(), "http://"+address+"/metrics")
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/rollcall-metrics/rollcall/deploy/internal/child"
 )
 
 const description = `Runs one registry and two collectors on this machine, with their data and logs
@@ -58,11 +59,9 @@ const (
 	exitRefused = 2
 )
 
-// Bounds of waiting.
-const (
-	startLimit = time.Minute
-	stopLimit  = time.Minute // longer than what the services allow themselves
-)
+// stopLimit bounds the stop; it is longer than what the services allow
+// themselves.
+const stopLimit = time.Minute
 
 // Validate is for kong.
 func (f *flags) Validate() error {
@@ -93,14 +92,14 @@ func (f *flags) run(ctx context.Context, out io.Writer) error {
 	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
 		return err
 	}
-	w := &workers{out: out, died: make(chan *child, len(plan))}
+	w := &workers{out: out, died: make(chan *child.Child, len(plan))}
 	defer w.kill()
 	for _, s := range plan {
 		if err := w.start(s); err != nil {
 			return err
 		}
 	}
-	if err := w.awaitReady(ctx); err != nil {
+	if err := child.AwaitReady(ctx, w.children...); err != nil {
 		return err
 	}
 	if ctx.Err() == nil {

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rollcall-metrics/rollcall/deploy/internal/child"
 )
 
 // patience bounds every wait, also on a machine that is busy with other things.
@@ -244,7 +246,7 @@ func (s *stage) metrics(t *testing.T, offset int) map[string]float64 {
 	t.Helper()
 	var m map[string]float64
 	await(t, "metrics", func() (err error) {
-		m, err = scrape(context.Background(), "http://"+s.address(offset)+"/metrics")
+		m, err = child.Scrape(context.Background(), "http://"+s.address(offset)+"/metrics")
 		return err
 	})
 	return m

@@ -32,16 +32,6 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// A MemoryStore keeps the roster in memory, for tests. It outlives the
-// registries that use it.
-type MemoryStore = store.Memory
-
-// A MemorySnapshot is a MemoryStore as it was.
-type MemorySnapshot = store.MemorySnapshot
-
-// NewMemoryStore makes an empty one.
-func NewMemoryStore() *MemoryStore { return store.NewMemory() }
-
 // Config says how a registry runs.
 type Config struct {
 	// Listener is where gRPC is served, HTTPListener where metrics and probes

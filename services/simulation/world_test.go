@@ -128,17 +128,20 @@ const registryAddress = "registry:7470"
 // registry starts a registry on a store.
 func (w *world) registry(store *registry.MemoryStore) *host {
 	w.t.Helper()
-	metrics := prometheus.NewRegistry()
-	r, err := registry.New(w.ctx, registry.Config{
-		Listener: w.network.listen(registryAddress),
-		Memory:   store,
-		Logger:   w.logger("registry"),
-		Metrics:  metrics,
-	})
+	return w.registryAt(registryAddress, registry.Config{Memory: store})
+}
+
+// registryAt starts one of several registries.
+func (w *world) registryAt(address string, c registry.Config) *host {
+	w.t.Helper()
+	c.Listener = w.network.listen(address)
+	c.Logger = w.logger(address)
+	c.Metrics = prometheus.NewRegistry()
+	r, err := registry.New(w.ctx, c)
 	if err != nil {
 		w.fatalf("registry: %v", err)
 	}
-	h := w.run(metrics, r.Run)
+	h := w.run(c.Metrics, r.Run)
 	w.settle()
 	return h
 }
@@ -146,28 +149,29 @@ func (w *world) registry(store *registry.MemoryStore) *host {
 // collector starts a collector with its state in a directory of its own.
 func (w *world) collector(id string, changes ...func(c *collector.Config)) *host {
 	w.t.Helper()
-	metrics := prometheus.NewRegistry()
-	address := id + ":7480"
-	config := collector.Config{
-		ID:           id,
-		Registries:   []string{registryAddress},
-		DataDir:      w.fleet.dir + "/" + id,
-		Listener:     w.network.listen(address),
-		Advertise:    address,
-		Logger:       w.logger(id),
-		Metrics:      metrics,
-		DialRegistry: w.network.dialer(id),
-		DialProducer: w.network.dialerTCP(id),
-		Sink:         discard{},
-	}
+	config := collector.Config{ID: id, Registries: []string{registryAddress}}
 	for _, change := range changes {
 		change(&config)
 	}
-	c, err := collector.New(w.ctx, config)
+	return w.collectorOf(config)
+}
+
+// collectorOf starts a collector whose configuration says more than its id.
+func (w *world) collectorOf(c collector.Config) *host {
+	w.t.Helper()
+	c.Advertise = c.ID + ":7480"
+	c.DataDir = w.fleet.dir + "/" + c.ID
+	c.Listener = w.network.listen(c.Advertise)
+	c.Logger = w.logger(c.ID)
+	c.Metrics = prometheus.NewRegistry()
+	c.DialRegistry = w.network.dialer(c.ID)
+	c.DialProducer = w.network.dialerTCP(c.ID)
+	c.Sink = discard{}
+	k, err := collector.New(w.ctx, c)
 	if err != nil {
 		w.fatalf("collector: %v", err)
 	}
-	h := w.run(metrics, c.Run)
+	h := w.run(c.Metrics, k.Run)
 	w.settle()
 	return h
 }

@@ -152,8 +152,98 @@ func FuzzDecodeAcknowledge(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again.Generation != a.Generation || again.Digest != a.Digest || !slices.Equal(again.Held, a.Held) || (again.Refusal == nil) != (a.Refusal == nil) {
+		if len(a.Held) > wire.MaxListed || len(a.Unrunnable) > wire.MaxListed {
+			t.Fatalf("%d held, %d unrunnable", len(a.Held), len(a.Unrunnable))
+		}
+		checkSame(t, trimmed(again), trimmed(a))
+	})
+}
+
+// trimmed is an acknowledgement without what marks a text that was cut: such a
+// text is cut again by the next one who reads it.
+func trimmed(a *wire.Acknowledgement) wire.Acknowledgement {
+	trim := func(s string) string { return strings.TrimRight(s[:min(len(s), 120)], ".\uFFFD") }
+	b := *a
+	b.SubscriptionID, b.Epoch = trim(b.SubscriptionID), assignment.Epoch(trim(string(b.Epoch)))
+	if a.Refusal != nil {
+		r := *a.Refusal
+		r.Reason, r.Message = trim(r.Reason), trim(r.Message)
+		b.Refusal = &r
+	}
+	b.Unrunnable = slices.Clone(b.Unrunnable)
+	for i := range b.Unrunnable {
+		b.Unrunnable[i].Reason = trim(b.Unrunnable[i].Reason)
+	}
+	return b
+}
+
+// FuzzDecodeExplained: what explains nothing is left out, and nothing else is;
+// the order stays.
+func FuzzDecodeExplained(f *testing.F) {
+	seed(f, &registryv1.AcknowledgeResponse{Explained: []*registryv1.Removal{
+		{ProducerId: "p", Cause: 1, Revision: 7}, {ProducerId: ""}, {ProducerId: "q", Cause: 99, Revision: -1}, nil,
+	}})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m registryv1.AcknowledgeResponse
+		if proto.Unmarshal(b, &m) != nil {
+			return
+		}
+		explained := wire.DecodeExplained(&m)
+		for _, told := range m.GetExplained() {
+			if _, err := assignment.ParseProducerID(told.GetProducerId()); err != nil {
+				continue
+			}
+			want := assignment.Removal{
+				ProducerID: assignment.ProducerID(told.GetProducerId()),
+				Cause:      assignment.Cause(told.GetCause()), Revision: assignment.Revision(told.GetRevision()),
+			}
+			if len(explained) == 0 || explained[0] != want {
+				t.Fatalf("%+v is not told: %+v", want, explained)
+			}
+			explained = explained[1:]
+		}
+		if len(explained) > 0 {
+			t.Fatalf("%+v were not told", explained)
+		}
+	})
+}
+
+// FuzzDecodeStored: what stands in a producer's record is refused or is one
+// assignment, which has one encoding from then on.
+func FuzzDecodeStored(f *testing.F) {
+	for _, b := range [][]byte{nil, wire.EncodeStored(wholeAssignment()), wire.EncodeStored(&assignment.Assignment{ProducerID: "p"})} {
+		f.Add(b)
+		f.Add(append(slices.Clone(b), 0xfa, 0x3e, 3, 'n', 'e', 'w')) // a field of a newer version
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := wire.DecodeStored(b)
+		if err != nil {
+			if a != nil || !errors.Is(err, wire.ErrMalformed) {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			return
+		}
+		if _, err := assignment.ParseProducerID(string(a.ProducerID)); err != nil || a.Version != assignment.VersionOf(b) {
+			t.Fatalf("%+v", a)
+		}
+		stored := wire.EncodeStored(a)
+		again, err := wire.DecodeStored(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !again.SameWork(a) || !slices.Equal(wire.EncodeStored(again), stored) {
 			t.Fatalf("%+v became %+v", a, again)
+		}
+		// The record goes into a chunk as it is, with version and role behind it.
+		w := &wire.ChunkWriter{}
+		w.Add(b, a.Version, assignment.RoleOwner)
+		frame, err := wire.UnmarshalFrame(w.Finish(1, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := frame.(*assignment.Chunk).Assignments[0] //nolint:errcheck,forcetypeassert // a panic fails the test
+		if sent.Version != a.Version || sent.Role != assignment.RoleOwner || !sent.SameWork(a) {
+			t.Fatalf("%+v is sent as %+v", a, sent)
 		}
 	})
 }

@@ -41,7 +41,7 @@ func (s *Schedule) tick(e *entry, nowMs int64, elapsed time.Duration) {
 	interval, tick := e.work.Interval.Milliseconds(), s.due.tick(e)
 	over := (nowMs - tick) / interval
 	tick += over * interval
-	s.due.set(e, tick+interval)
+	s.due.set(e, GridOf(e.id, e.work.Interval).Next(tick)) // tick is beside the grid after a clock step
 	switch e.state {
 	case running, blocked:
 		s.miss(e, ReasonOverlap, over+1)

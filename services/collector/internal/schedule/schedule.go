@@ -177,7 +177,7 @@ func (s *Schedule) begin(ctx context.Context) error {
 	s.began = true
 	s.launch = func(e *entry, stamp int64, done chan<- Result) { s.start(ctx, e, stamp, done) }
 	// What was due between Apply and Run was not missed by anyone.
-	s.derive(s.clock())
+	s.derive(func(_, next int64) int64 { return next })
 	return nil
 }
 
@@ -236,21 +236,28 @@ func (s *Schedule) wallNow() time.Duration { return time.Duration(s.now().UnixNa
 // clock is the schedule's time as Unix time. mu is held.
 func (s *Schedule) clock() time.Duration { return s.wall + s.elapsed() }
 
-// followWall takes over a step of the wall clock. mu is held.
+// followWall takes over a step of the wall clock. What was due sooner than its
+// grid is now is collected when it was due, or its last collection and the next
+// could be nearly two intervals apart. mu is held.
 func (s *Schedule) followWall() {
-	step := s.wallNow() - s.clock()
+	now := s.wallNow()
+	before := s.clock()
+	step := now - before
 	if step.Abs() <= stepTolerance {
 		return
 	}
 	s.wall += step
-	s.derive(s.clock())
+	was, is := before.Milliseconds(), s.clock().Milliseconds()
+	s.derive(func(tick, next int64) int64 { return min(next, is+max(0, tick-was)) })
 }
 
-// derive puts every entry on the next instant of its grid. mu is held.
-func (s *Schedule) derive(clock time.Duration) {
+// derive puts every entry on what due makes of its due time and the next instant
+// of its grid. mu is held.
+func (s *Schedule) derive(due func(tick, next int64) int64) {
+	clock := s.clock().Milliseconds()
 	for i, item := range s.due {
 		e := item.entry
-		s.due[i].tick = GridOf(e.id, e.work.Interval).Next(clock.Milliseconds())
+		s.due[i].tick = due(item.tick, GridOf(e.id, e.work.Interval).Next(clock))
 		s.unstamp(e)
 	}
 	s.due.order()

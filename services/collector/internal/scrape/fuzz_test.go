@@ -1,9 +1,12 @@
 package scrape_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -96,6 +99,93 @@ func FuzzExposition(f *testing.F) {
 			t.Errorf("%d stale markers in %d samples, want %d", n, len(last), len(live))
 		}
 	})
+}
+
+// FuzzGzip: a compressed answer is taken as what it is compressed from, or not at
+// all, and never for more than the limit.
+func FuzzGzip(f *testing.F) {
+	const limit = 64 << 10
+	whole := packed(f, "a 1\nb 2\n")
+	for _, b := range [][]byte{
+		nil, whole, whole[:len(whole)-1], whole[:5], append(slices.Clone(whole), whole...), append(slices.Clone(whole), 'x'),
+		packed(f, strings.Repeat("\n", limit)), packed(f, strings.Repeat("\n", limit+1)), packed(f, strings.Repeat("\n", 20*limit)),
+	} {
+		f.Add(b)
+	}
+	var answer atomic.Pointer[[]byte]
+	var compressed atomic.Bool
+	pipes := newPipeNet()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		if compressed.Load() {
+			w.Header().Set("Content-Encoding", "gzip")
+		}
+		_, _ = w.Write(*answer.Load())
+	})}
+	go func() { _ = server.Serve(pipes) }()
+	f.Cleanup(func() { server.Close() })
+	out := &sink{t: f}
+	s := scrape.New(scrape.Config{Sink: out, DialContext: pipes.dial, Limits: scrape.Limits{BodyBytes: limit}})
+	f.Cleanup(s.Close)
+
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		if len(sent) > limit {
+			return
+		}
+		out.t = t
+		collect := func(b []byte, gz bool) schedule.Result {
+			c, err := s.Open(producer())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.End(time.Now(), false)
+			answer.Store(&b)
+			compressed.Store(gz)
+			result := c.Collect(t.Context(), time.Now())
+			if batches := out.take(); len(batches) != 1 || result.Reason != schedule.ReasonNone && len(batches[0]) != 5 {
+				t.Fatalf("%d batches: %+v", len(batches), result)
+			}
+			return result
+		}
+		got := collect(sent, true)
+		plain, err := unpacked(sent, limit)
+		switch {
+		case len(plain) > limit:
+			if got.Reason != schedule.ReasonTooLarge {
+				t.Errorf("more than the limit: %+v", got)
+			}
+		case err != nil:
+			if got.Reason != schedule.ReasonMalformed {
+				t.Errorf("%v: %+v", err, got)
+			}
+		default:
+			if want := collect(plain, false); got.Reason != want.Reason || got.Samples != want.Samples || got.BodyBytes != want.BodyBytes {
+				t.Errorf("%+v, and uncompressed %+v", got, want)
+			}
+		}
+	})
+}
+
+func packed(t testing.TB, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := io.WriteString(z, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// unpacked is what was compressed, up to one byte more than a limit.
+func unpacked(b []byte, limit int64) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, limit+1))
 }
 
 func isStale(s sample.Sample) bool { return value.IsStaleNaN(s.Value) }

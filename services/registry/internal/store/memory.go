@@ -76,6 +76,13 @@ func (m *Memory) Compact(at assignment.Revision) {
 	m.data.compact(min(int64(at), m.data.revision))
 }
 
+// Get reads the bytes under a key, past all types; nil where nothing stands.
+func (m *Memory) Get(key string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.data.find(key, m.data.revision).value)
+}
+
 // Put writes bytes under a key, past all types, as another version or a vandal
 // would.
 func (m *Memory) Put(key string, value []byte) {
