@@ -158,7 +158,7 @@ func (r *Registrar) notBehind(ctx context.Context, cmd Subscribe) error {
 	}
 	if accepted != nil && younger(accepted.Epoch, epoch, time.Now()) {
 		if r.believes(cmd) {
-			r.setBack(ctx, epoch, accepted.Epoch)
+			r.checkSetBack(ctx, cmd.Collector, epoch, accepted.Epoch)
 		}
 		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "the store is of an epoch before the subscriber's; try another replica")
 	}
@@ -197,45 +197,51 @@ func (r *Registrar) believes(cmd Subscribe) bool {
 	return err == nil && !cmd.Observe
 }
 
-// setBack begins a new epoch because somebody has seen one that began after that
-// of the store: the store was set back to before it.
-func (r *Registrar) setBack(ctx context.Context, epoch, seen assignment.Epoch) {
-	r.mu.RLock()
-	stands, at := r.view.Epoch(), r.view.EpochRevision()
-	r.mu.RUnlock()
-	if stands != epoch {
-		return
-	}
-	r.Logger.ErrorContext(ctx, "the store was set back to an earlier epoch", "epoch", epoch, "seen", seen)
-	if err := r.writeEpoch(ctx, at, seen); err != nil {
-		r.Logger.ErrorContext(ctx, "could not begin a new epoch", "error", err)
-	}
-}
-
 // checkRewound begins a new epoch when somebody has seen a revision of this
 // one that the store has not reached: the store was rewound, and its revisions
 // mean something else now.
+func (r *Registrar) checkRewound(ctx context.Context, who assignment.CollectorID, epoch assignment.Epoch, seen assignment.Revision) {
+	if !r.hears(ctx, who, epoch) {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
+	if now, err := r.Store.Sync(bounded); err == nil && seen > now {
+		r.believe(bounded, who, epoch, epoch, "revision", now, "seen", seen)
+	}
+}
+
+// checkSetBack begins a new epoch when somebody has seen one that began after
+// this: the store was rewound to before it.
+func (r *Registrar) checkSetBack(ctx context.Context, who assignment.CollectorID, epoch, seen assignment.Epoch) {
+	if r.hears(ctx, who, epoch) {
+		bounded, cancel := context.WithTimeout(ctx, catchUpWait)
+		defer cancel()
+		r.believe(bounded, who, epoch, seen, "seen", seen)
+	}
+}
+
+// hears tells whether a claim that the store was rewound is listened to.
 //
 // That somebody claims it is no proof, for collectors can lie. So an epoch that
 // this process saw begin stands for claimInterval, whatever is claimed: the
 // streams of all are ended no more often than that. Every replica sees each
 // epoch begin, so the bound is that of all together.
-func (r *Registrar) checkRewound(ctx context.Context, who assignment.CollectorID, epoch assignment.Epoch, seen assignment.Revision) {
+func (r *Registrar) hears(ctx context.Context, who assignment.CollectorID, epoch assignment.Epoch) bool {
 	r.mu.RLock()
 	began := r.began
 	r.mu.RUnlock()
-	if !began.IsZero() && time.Since(began) < claimInterval {
-		r.Metrics.Claims.WithLabelValues("disregarded").Inc()
-		r.Logger.DebugContext(ctx, "a collector claims that the store was rewound, soon after an epoch began",
-			"collector", who, "epoch", epoch, "seen", seen)
-		return
+	if began.IsZero() || time.Since(began) >= claimInterval {
+		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
-	defer cancel()
-	now, err := r.Store.Sync(ctx)
-	if err != nil || seen <= now {
-		return
-	}
+	r.Metrics.Claims.WithLabelValues("disregarded").Inc()
+	r.Logger.DebugContext(ctx, "a collector claims that the store was rewound, soon after an epoch began", "collector", who, "epoch", epoch)
+	return false
+}
+
+// believe begins a new epoch, after the last that was seen, in the place of the
+// one in which the store was rewound. proof is for the log.
+func (r *Registrar) believe(ctx context.Context, who assignment.CollectorID, epoch, last assignment.Epoch, proof ...any) {
 	r.mu.RLock()
 	stands, at := r.view.Epoch(), r.view.EpochRevision()
 	r.mu.RUnlock()
@@ -243,9 +249,8 @@ func (r *Registrar) checkRewound(ctx context.Context, who assignment.CollectorID
 		return
 	}
 	r.Metrics.Claims.WithLabelValues("believed").Inc()
-	r.Logger.ErrorContext(ctx, "the store was rewound, if a collector is right", "collector", who,
-		"epoch", epoch, "revision", now, "seen", seen)
-	if err := r.writeEpoch(ctx, at); err != nil {
+	r.Logger.ErrorContext(ctx, "the store was rewound, if a collector is right", append([]any{"collector", who, "epoch", epoch}, proof...)...)
+	if err := r.writeEpoch(ctx, at, last); err != nil {
 		r.Logger.ErrorContext(ctx, "could not begin a new epoch", "error", err)
 	}
 }
