@@ -129,7 +129,7 @@ func TestSmallSetNeverWipes(t *testing.T) {
 		ids := names(n + 1)
 		guard(t, ids, func(g *guarded) {
 			g.forget(ids...)
-			g.pass(23 * time.Hour)
+			g.pass(6 * time.Hour)
 			g.collects("c-1", ids...)
 			g.wantHeld(n + 1)
 		})
@@ -263,7 +263,7 @@ func TestGuardNeverEndsAgainstAnAnswer(t *testing.T) {
 		if n := g.released("failing"); n != 4 {
 			t.Errorf("%d were counted", n)
 		}
-		g.pass(72 * time.Hour)
+		g.pass(26 * time.Hour)
 		g.wantHeld(6)
 		g.collects("c-1", slices.Concat(all[:10], all[14:])...)
 	})
