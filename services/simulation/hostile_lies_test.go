@@ -168,7 +168,7 @@ func TestHostileRegistryWithoutEnd(t *testing.T) {
 			})(s)
 		}},
 		"labels_without_end": {
-			refused: "TOO_LARGE", configure: func(c *collector.Config) { c.MaxProducers = 1000 },
+			refused: "TOO_LARGE", message: "bytes", configure: func(c *collector.Config) { c.MaxProducers = 1000 },
 			tell: func(s *stage) error {
 				b := *begin
 				b.ExpectedUpserts = 1000

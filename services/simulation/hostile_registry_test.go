@@ -3,6 +3,7 @@ package simulation
 import (
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ type lie struct {
 	// which streams end. Empty: it does not matter.
 	refused string
 	ended   string
+
+	// message is a part of that refusal's, for a reason that has several.
+	message string
 
 	// stands tells that the collector must stay on the one stream.
 	stands bool
@@ -99,6 +103,9 @@ func (w *world) liedTo(h *host, r *scripted, l lie) {
 		if got != l.refused || counted == 0 || nack == nil {
 			w.t.Errorf("shown is %v, %v are counted, the registry was told %v; want %s", m.GetLastRefusal(), counted, nack, l.refused)
 		}
+	}
+	if message := m.GetLastRefusal().GetMessage(); !strings.Contains(message, l.message) {
+		w.t.Errorf("refused with %q, want %q", message, l.message)
 	}
 	if l.ended != "" && h.metric(w.t, "rollcall_collector_subscriptions_ended_total", l.ended) == 0 {
 		w.t.Errorf("no stream was ended because of %s; the last error is %s", l.ended, m.GetLastError())
