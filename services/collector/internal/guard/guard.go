@@ -91,7 +91,7 @@ func (g *Guard) Seal(c *Change, beat time.Duration, witness Witness, now time.Ti
 			v.Released = append(v.Released, release)
 			continue
 		}
-		h := Held{Assignment: d.Assignment, Epoch: c.Had, Since: now, Cause: heldCause(d.Cause)}
+		h := Held{Assignment: d.Assignment, Epoch: c.Had, Revision: c.HadRevision, Since: now, Cause: heldCause(d.Cause)}
 		g.hold(h)
 		v.Held = append(v.Held, h)
 	}
@@ -122,7 +122,9 @@ func (g *Guard) Release(ids []assignment.ProducerID) Verdict {
 func (g *Guard) hear(v *Verdict, named []assignment.Removal, reason Reason, witness Witness, now time.Time) {
 	for _, r := range named {
 		h := g.held[r.ProducerID]
-		if h == nil {
+		if h == nil || h.Epoch == g.epoch && r.Revision <= h.Revision {
+			// A name from before it was accepted last, which a store remembers
+			// that was set back unseen, is not believed.
 			continue
 		}
 		if release, believed := g.believe(r.ProducerID, r.Cause, witness, now); believed {

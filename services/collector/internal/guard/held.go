@@ -12,8 +12,11 @@ type Held struct {
 	// Assignment is what was accepted last.
 	Assignment *assignment.Assignment
 
-	// Epoch is that of the set which had it: the one whose registry knew it.
-	Epoch assignment.Epoch
+	// Epoch and Revision are those of the last set which had it: the registry of
+	// that epoch knew it. What was named as removed by then, it has had again
+	// since.
+	Epoch    assignment.Epoch
+	Revision assignment.Revision
 
 	// Since is when it was first absent.
 	Since time.Time
@@ -46,8 +49,11 @@ type Departure struct {
 
 // A Change is what a sealed snapshot made of the accepted set.
 type Change struct {
-	// Had is the epoch of the set before, Epoch that of the set after.
-	Had, Epoch assignment.Epoch
+	// Had is the epoch of the set before, HadRevision its revision, and Epoch that
+	// of the set after.
+	Had         assignment.Epoch
+	HadRevision assignment.Revision
+	Epoch       assignment.Epoch
 
 	// Present are the members that it brought, Gone those that it took away.
 	Present []*assignment.Assignment

@@ -113,7 +113,7 @@ func (m *Membership) Expunged(ctx context.Context) error {
 		return err
 	}
 	m.guard.NewStream()
-	v := m.guard.Seal(changeOf(sealed, position.Epoch), 0, m.Witness.Evidence, time.Now())
+	v := m.guard.Seal(changeOf(sealed, position), 0, m.Witness.Evidence, time.Now())
 	m.guard.NewStream()
 	m.Logger.ErrorContext(ctx, "this collector was expunged; what it collected is held", "held", m.guard.Len())
 	m.apply(ctx, Entry{Frames: sealed.Frames}, nil, &v)

@@ -171,7 +171,7 @@ func (m *Membership) Take(ctx context.Context, frame assignment.Frame) (Event, e
 		m.snapshot = b.SnapshotID
 		m.beat = min(b.HeartbeatInterval, maxHeartbeat)
 	}
-	had := m.accepted.Epoch
+	had := m.accepted.Position
 	sealed, err := m.assembler.Add(frame)
 	if err != nil {
 		if fault, ok := errors.AsType[*snapshot.Fault](err); ok {
@@ -203,9 +203,9 @@ func (m *Membership) refuse(ctx context.Context, r assignment.Refusal) {
 	m.Logger.ErrorContext(ctx, "refused a snapshot", "reason", r.Reason, "message", r.Message, "revision", r.Revision)
 }
 
-// seal applies a sealed snapshot; had is the epoch before it. The caller holds
+// seal applies a sealed snapshot; had is the position before it. The caller holds
 // mu; the accepted set has changed already.
-func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed, had assignment.Epoch) {
+func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed, had snapshot.Position) {
 	now := time.Now()
 	v := m.guard.Seal(changeOf(s, had), m.beat, m.Witness.Evidence, now)
 	m.refusal, m.refusals, m.lastSeal = nil, 0, now
@@ -285,7 +285,7 @@ func (m *Membership) Explained(ctx context.Context, named []assignment.Removal) 
 
 // changeOf is a sealed snapshot as the guard sees it: members that it took away,
 // with the cause if that was named, and names of producers that were no members.
-func changeOf(s *snapshot.Sealed, had assignment.Epoch) *guard.Change {
+func changeOf(s *snapshot.Sealed, had snapshot.Position) *guard.Change {
 	causes := map[assignment.ProducerID]assignment.Removal{}
 	for _, f := range s.Frames {
 		if c, ok := f.(*assignment.Chunk); ok {
@@ -294,7 +294,7 @@ func changeOf(s *snapshot.Sealed, had assignment.Epoch) *guard.Change {
 			}
 		}
 	}
-	c := &guard.Change{Had: had, Epoch: s.Epoch, Present: s.Upserts}
+	c := &guard.Change{Had: had.Epoch, HadRevision: had.Revision, Epoch: s.Epoch, Present: s.Upserts}
 	for _, a := range s.Gone {
 		c.Gone = append(c.Gone, guard.Departure{Assignment: a, Cause: causes[a.ProducerID].Cause})
 		delete(causes, a.ProducerID)

@@ -101,6 +101,7 @@ func (e *encoder) held(h *guard.Held) error {
 		b = binary.LittleEndian.AppendUint64(b, uint64(h.Since.Unix()))
 		b = binary.LittleEndian.AppendUint32(b, uint32(h.Since.Nanosecond()))
 		b = binary.LittleEndian.AppendUint64(b, uint64(h.Confirmed))
+		b = binary.LittleEndian.AppendUint64(b, uint64(h.Revision))
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(h.Epoch)))
 		b = append(b, h.Epoch...)
 		return append(b, chunk...)
@@ -250,8 +251,9 @@ func decodeHeld(p []byte) (guard.Held, error) {
 	h := guard.Held{
 		Since:     time.Unix(seconds, nanos).UTC(),
 		Confirmed: time.Duration(binary.LittleEndian.Uint64(p[12:])),
+		Revision:  assignment.Revision(binary.LittleEndian.Uint64(p[20:])),
 	}
-	epoch, rest := int64(binary.LittleEndian.Uint32(p[20:])), p[heldFixed:]
+	epoch, rest := int64(binary.LittleEndian.Uint32(p[28:])), p[heldFixed:]
 	if epoch > int64(len(rest)) {
 		return guard.Held{}, fmt.Errorf("%w: an epoch of %d bytes", errContents, epoch)
 	}

@@ -24,7 +24,7 @@ import (
 //	frame    = a SubscribeResponse
 //	released = producer id
 //	held     = since (seconds: int64, nanoseconds: uint32) | confirmed (nanoseconds: int64) |
-//	           length of the epoch (uint32) | epoch | a SubscribeResponse with a chunk of one assignment
+//	           revision (int64) | length of the epoch (uint32) | epoch | a SubscribeResponse with a chunk of one assignment
 //	           (the epoch is that of the set which had it)
 //	position = revision (int64) | epoch
 //	commit   = number of the entry in the file, from 0 (uint64) | number of its records (uint32)
@@ -51,7 +51,7 @@ const (
 const (
 	recordHead   = 4 + 4 + 1
 	headerFixed  = 2 + 8 + 4
-	heldFixed    = 8 + 4 + 8 + 4
+	heldFixed    = 8 + 4 + 8 + 8 + 4
 	commitSize   = 8 + 4
 	positionHead = 8
 
