@@ -15,12 +15,13 @@ import (
 )
 
 // A liar has a registry's address and plays half an answer in each way that a
-// stream can end, and from then on an empty one.
+// stream can end, then says nothing, and when told to an empty answer.
 type liar struct {
 	registryv1.UnimplementedAssignmentServiceServer
 	registryv1.UnimplementedCollectorServiceServer
 	server   *grpc.Server
 	listener *keptConns
+	nobody   chan struct{} // closed when it is time for the empty answer
 
 	mu     sync.Mutex // guards played
 	played int        // streams that were begun
@@ -28,7 +29,7 @@ type liar struct {
 
 const liarEpoch = "00000000-0000-0000-0000-000000000bad"
 
-// halves is how many half answers come before the empty ones.
+// halves is how many half answers come first.
 const halves = 3
 
 // newLiar starts one. The caller stops it.
@@ -37,7 +38,7 @@ func newLiar(ctx context.Context, address string) (*liar, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &liar{server: grpc.NewServer(), listener: &keptConns{Listener: lis}}
+	l := &liar{server: grpc.NewServer(), listener: &keptConns{Listener: lis}, nobody: make(chan struct{})}
 	registryv1.RegisterAssignmentServiceServer(l.server, l)
 	registryv1.RegisterCollectorServiceServer(l.server, l)
 	go func() { _ = l.server.Serve(l.listener) }() // until stop
@@ -72,7 +73,12 @@ func (l *liar) Subscribe(_ *registryv1.SubscribeRequest, stream grpc.ServerStrea
 	n := l.played
 	l.mu.Unlock()
 	if n > halves {
-		return empty(stream)
+		select {
+		case <-l.nobody:
+			return empty(stream)
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
 	}
 	if err := half(stream); err != nil {
 		return err

@@ -103,7 +103,7 @@ func (s *story) everybodyIsCollected(ctx context.Context) error {
 		return err
 	}
 	s.began = time.Now()
-	return s.close(ctx, "a registry and a collector run, and the producers are registered")
+	return s.closeAct(ctx, "a registry and a collector run, and the producers are registered")
 }
 
 func (s *story) itRefuses(ctx context.Context) error {
@@ -114,7 +114,7 @@ func (s *story) itRefuses(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return s.close(ctx, "the registry is killed; its port refuses the connection")
+	return s.closeAct(ctx, "the registry is killed; its port refuses the connection")
 }
 
 // itSaysTheSame also gives the collector its patience back: it tries again more
@@ -135,7 +135,7 @@ func (s *story) itSaysTheSame(ctx context.Context) error {
 			return fmt.Errorf("%v assignments were sent again", n)
 		}
 	}
-	return s.close(ctx, "the registry is started again; nothing is sent that has not changed")
+	return s.closeAct(ctx, "the registry is started again; nothing is sent that has not changed")
 }
 
 func (s *story) itLies(ctx context.Context) error {
@@ -148,13 +148,14 @@ func (s *story) itLies(ctx context.Context) error {
 	if err := s.until(ctx, "the collector is told three halves", func() bool { return l.lies() > halves }); err != nil {
 		return err
 	}
-	if err := s.close(ctx, "in its place one gives half an answer, and ends, fails, or resets the connection"); err != nil {
+	if err := s.closeAct(ctx, "in its place one gives half an answer, and ends, fails, or resets the connection"); err != nil {
 		return err
 	}
+	close(l.nobody)
 	if err := s.until(ctx, "the collector is told that there is nobody", func() bool { return s.held(ctx) == len(s.fleet) }); err != nil {
 		return err
 	}
-	return s.close(ctx, "it gives an empty answer, whole and sealed: all are held, and collected")
+	return s.closeAct(ctx, "it gives an empty answer, whole and sealed: all are held, and collected")
 }
 
 func (s *story) itHasForgotten(ctx context.Context) error {
@@ -167,7 +168,7 @@ func (s *story) itHasForgotten(ctx context.Context) error {
 	if n := s.held(ctx); n != len(s.fleet) {
 		return fmt.Errorf("%d producers are held, want all", n)
 	}
-	if err := s.close(ctx, "a real registry is started on an empty directory: all are held, and collected"); err != nil {
+	if err := s.closeAct(ctx, "a real registry is started on an empty directory: all are held, and collected"); err != nil {
 		return err
 	}
 	if err := s.register(ctx); err != nil {
@@ -176,7 +177,7 @@ func (s *story) itHasForgotten(ctx context.Context) error {
 	if err := s.until(ctx, "nobody is held", func() bool { return s.held(ctx) == 0 }); err != nil {
 		return err
 	}
-	return s.close(ctx, "the producers register again: nobody is held any more")
+	return s.closeAct(ctx, "the producers register again: nobody is held any more")
 }
 
 // oneLeaves shows that the guard keeps nobody who really leaves.
@@ -204,12 +205,12 @@ func (s *story) oneLeaves(ctx context.Context) error {
 		return fmt.Errorf("%s was pulled %d times after it was deregistered, at last after %v", leaver.id, len(pulls), last)
 	}
 	s.fleet = rest
-	return s.close(ctx, fmt.Sprintf("%s is deregistered: it is pulled no more (%d after the answer), the others are", leaver.id, len(pulls)))
+	return s.closeAct(ctx, fmt.Sprintf("%s is deregistered: it is pulled no more (%d after the answer), the others are", leaver.id, len(pulls)))
 }
 
-// close ends an act: everybody has been pulled often enough since it began, and
+// closeAct ends an act: everybody has been pulled often enough since it began, and
 // nobody has waited too long.
-func (s *story) close(ctx context.Context, act string) error {
+func (s *story) closeAct(ctx context.Context, act string) error {
 	since := time.Now()
 	if err := s.until(ctx, "everybody is pulled", func() bool { return s.fleet.pulled(since, s.pulls) }); err != nil {
 		return fmt.Errorf("%s: %w", act, err)
