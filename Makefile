@@ -8,6 +8,9 @@ GRPCURL       := go run github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 PKG      ?= ./...
 FUZZTIME ?= 10s
+SEEDS    ?= 2000
+FIRST    ?= 1
+TIMES    ?= 20
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 RELEASED := proto/released.binpb
 UNRACED  := services/simulation
@@ -112,6 +115,19 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	  done; \
 	  exit $$failed; \
 	}
+
+.PHONY: simulate
+simulate: ## Play SEEDS (2000) scripts of commands and faults from seed FIRST (1), and print how many of each
+	GOGC=400 go test -vet=off -count=1 -timeout 30m ./services/simulation -run '^TestSeeds$$' -v -seeds $(SEEDS) -first-seed $(FIRST) \
+	  | grep -v -e '^ *--- PASS' -e '^===' -e '^ *$$'
+
+.PHONY: replay
+replay: ## Play the script STORY, such as make simulate prints for a failure, TIMES (20) and tell how often it failed
+	go test -vet=off -count=1 ./services/simulation -run '^TestReplay$$' -v -script '$(abspath $(STORY))' -times $(TIMES)
+
+.PHONY: mutate
+mutate: ## Apply each deliberate bug in services/simulation/testdata/mutations and see its test turn red
+	go test -vet=off -count=1 -timeout 60m ./services/simulation -run '^TestMutations$$' -v -mutate
 
 .PHONY: bench
 bench: ## Run each benchmark of deploy/bench once

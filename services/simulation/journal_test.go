@@ -278,12 +278,12 @@ func (j *journal) judgeQuiet() {
 	}
 }
 
-// collectors are the processes that have collected the producer within its
-// interval.
+// collectors are the processes that have collected the producer within the
+// longest interval that it ever had: some may know it as it was.
 func (s *subject) collectors() []string {
 	var by []string
 	for who, at := range s.seen {
-		if time.Since(at) <= max(s.interval, s.before)+slack {
+		if time.Since(at) <= s.longest+slack {
 			by = append(by, who)
 		}
 	}

@@ -208,6 +208,7 @@ func (r *registryNode) terminate() {
 	}
 	r.host.cancel()
 	<-r.host.ended
+	r.gate.set(gateDead, 0)
 	_ = r.conn.Close()
 	r.host, r.conn = nil, nil
 }

@@ -138,11 +138,11 @@ func (c *collectorNode) restart() {
 func (t *town) freezeNode(name, wait string) {
 	t.network.freeze(name, true)
 	if name[0] == 'r' {
-		r := t.registryNamed(name)
-		r.gate.set(gateFrozen, 0)
+		g := t.registryNamed(name).gate
+		g.set(gateFrozen, 0)
 		t.later(wait, func() {
 			t.network.freeze(name, false)
-			r.gate.set(gateOpen, 0)
+			g.set(gateOpen, 0)
 		})
 		return
 	}
