@@ -118,8 +118,10 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 
 .PHONY: simulate
 simulate: ## Play SEEDS (2000) scripts of commands and faults from seed FIRST (1), and print how many of each
-	GOGC=400 go test -vet=off -count=1 -timeout 30m ./services/simulation -run '^TestSeeds$$' -v -seeds $(SEEDS) -first-seed $(FIRST) \
-	  | grep -v -e '^ *--- PASS' -e '^===' -e '^ *$$'
+	@status=$$(mktemp) || exit 1; trap 'rm -f "$$status"' EXIT; \
+	{ GOGC=400 go test -vet=off -count=1 -timeout 30m ./services/simulation -run '^TestSeeds$$' -v -seeds $(SEEDS) -first-seed $(FIRST); \
+	  echo $$? >"$$status"; } | grep -v -e '^ *--- PASS' -e '^===' -e '^$$'; \
+	exit "$$(cat "$$status")"
 
 .PHONY: replay
 replay: ## Play the script STORY, such as make simulate prints for a failure, TIMES (20) and tell how often it failed
