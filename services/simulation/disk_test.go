@@ -22,6 +22,10 @@ type disk struct {
 	life   int // counts crashes: handles and locks of an earlier life are dead
 	locked bool
 	full   bool
+
+	// tear has the next write be the last of its life, and come only so far.
+	tear func(bytes int) int
+	torn bool
 }
 
 type content struct {
@@ -42,6 +46,22 @@ func (d *disk) crash(keep func(unsynced int) int) {
 		c.data = c.data[:c.synced+keep(len(c.data)-c.synced)]
 		c.synced = len(c.data)
 	}
+}
+
+// arm has the next write torn off, or not, for nil.
+func (d *disk) arm(tear func(bytes int) int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tear = tear
+}
+
+// wasTorn tells once that a write was torn off.
+func (d *disk) wasTorn() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	torn := d.torn
+	d.torn = false
+	return torn
 }
 
 // fill makes the disk full, or not.
@@ -174,12 +194,21 @@ func (o *open) ReadAt(p []byte, off int64) (n int, err error) {
 func (o *open) Write(p []byte) (n int, err error) {
 	err = o.do(func(d *disk) error {
 		n = len(p)
-		if d.full {
+		switch {
+		case d.full:
 			n /= 2
+		case d.tear != nil:
+			n = d.tear(n)
+			d.tear, d.torn = nil, true
+			d.life++ // the machine is off
+			d.locked = false
 		}
 		o.content.data = slices.Concat(o.content.data, p[:n])
 		if d.full {
 			return syscall.ENOSPC
+		}
+		if m := o.mount; m.life != d.life {
+			return errDead
 		}
 		return nil
 	})

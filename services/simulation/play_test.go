@@ -63,7 +63,15 @@ func (t *town) every(d time.Duration, what func()) {
 func (t *town) judge() {
 	t.settle()
 	t.journal.judgeGaps()
+	for _, r := range t.registries {
+		r.lives()
+	}
 	for _, c := range t.collectors {
+		c.lives()
+		if c.disk.wasTorn() {
+			c.crash()
+			t.later("3s", c.restart)
+		}
 		if m := c.membershipNow(); m.GetEpoch() != "" {
 			t.journal.position(c.name, m.GetEpoch(), m.GetRevision())
 		}
@@ -101,6 +109,12 @@ func (t *town) quiet(wait string) {
 	for _, a := range ends {
 		a.what()
 		t.settle()
+	}
+	for _, c := range t.collectors {
+		if c.disk.wasTorn() {
+			c.crash()
+			c.restart()
+		}
 	}
 	// A collector's longest backoff, and a bit.
 	t.until(time.Now().Add(35 * time.Second))

@@ -179,7 +179,7 @@ func generateScript(seed uint64) []step {
 		for _, at := range times {
 			v := drawVerb(r, forgetful)
 			s := step{at: at, verb: v.name}
-			for _, kind := range strings.Fields(v.takes) {
+			for kind := range strings.FieldsSeq(v.takes) {
 				s.args = append(s.args, draw(r, kind))
 			}
 			script = append(script, s)

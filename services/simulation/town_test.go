@@ -88,8 +88,8 @@ func playTown(t *testing.T, seed uint64, script []step) (violations []string, fa
 		defer w.stop()
 		town := newTown(w, seed)
 		town.play(script)
-		violations, faults = town.journal.violations, town.faults
 		town.close()
+		violations, faults = town.journal.violations, town.faults
 	})
 	return violations, faults
 }
@@ -151,10 +151,36 @@ func (n *node) kill() {
 	n.town.network.refuse(n.name, true)
 	n.town.network.each(func(l *link) bool { return l.from == n.name || hostOf(l.address) == n.name },
 		func(l *link) { _ = l.Close() })
-	n.host.cancel()
-	<-n.host.ended
+	n.end()
+}
+
+// end asks a process to end, and waits.
+func (n *node) end() {
+	n.town.await(n.name, n.host)
 	_ = n.conn.Close()
 	n.host, n.conn = nil, nil
+}
+
+// await asks a process to end, and waits. However it is treated, it ends without
+// an error.
+func (t *town) await(name string, h *host) {
+	h.cancel()
+	if err := <-h.ended; err != nil {
+		t.journal.violate("%s ended with %v", name, err)
+	}
+}
+
+// lives judges that a process has not ended by itself.
+func (n *node) lives() {
+	if n.host == nil {
+		return
+	}
+	select {
+	case err := <-n.host.ended:
+		n.host.ended <- nil // for whoever ends it
+		n.town.journal.violate("%s ended by itself: %v", n.name, err)
+	default:
+	}
 }
 
 // call lets a caller from outside ask a process, for a bounded time.
@@ -206,11 +232,8 @@ func (r *registryNode) terminate() {
 	if r.host == nil {
 		return
 	}
-	r.host.cancel()
-	<-r.host.ended
+	r.end()
 	r.gate.set(gateDead, 0)
-	_ = r.conn.Close()
-	r.host, r.conn = nil, nil
 }
 
 const stateDir = "state" // on a collector's own disk
@@ -275,10 +298,7 @@ func (c *collectorNode) terminate() {
 		return
 	}
 	c.town.journal.impair(c.name, crashed)
-	c.host.cancel()
-	<-c.host.ended
-	_ = c.conn.Close()
-	c.host, c.conn = nil, nil
+	c.end()
 }
 
 // beginTwin starts a second process with the collector's id and an empty disk.
@@ -304,8 +324,7 @@ func (c *collectorNode) endTwin() {
 	}
 	c.town.network.refuse(c.name+"-twin", true)
 	c.town.network.each(func(l *link) bool { return l.from == c.name+"-twin" }, func(l *link) { _ = l.Close() })
-	c.twin.cancel()
-	<-c.twin.ended
+	c.town.await(c.name+"-twin", c.twin)
 	c.twin = nil
 	if c.host != nil {
 		c.crash()

@@ -71,6 +71,7 @@ func init() { //nolint:gochecknoinits // the table and what it lists name each o
 		{name: "fork", takes: "REGISTRY FOR", weight: 2, play: func(t *town, a []string) { t.fork(a[0], a[1]) }, forgets: true},
 
 		// What happens to a collector's disk.
+		{name: "tear", takes: "COLLECTOR", weight: 3, play: func(t *town, a []string) { t.tear(a[0]) }},
 		{name: "fill", takes: "COLLECTOR FOR", weight: 3, play: func(t *town, a []string) { t.fill(a[0], a[1]) }},
 
 		// In a quiet time everything works; at its end everything is judged.
@@ -192,6 +193,14 @@ func (t *town) fill(name, wait string) {
 	t.journal.wound(name)
 	c.disk.fill(true)
 	t.later(wait, func() { c.disk.fill(false) })
+}
+
+// tear lets a collector die in the middle of its next write.
+func (t *town) tear(name string) {
+	c := t.collectorNamed(name)
+	t.journal.wound(name)
+	c.disk.arm(func(bytes int) int { return bytes * t.random.IntN(100) / 100 })
+	t.later("30s", func() { c.disk.arm(nil) })
 }
 
 // restore sets the store back to what it was, under registries that run or that
