@@ -4,4 +4,16 @@
 //
 // Its invariant: what must hold is judged by what the producers saw and what the
 // collectors tell, never by the registry's own view.
+//
+// Beside the tests that tell one story each there are towns: 2 registries over one
+// store, 3 collectors and 20 producers, in which a script is played, step by step,
+// and judged by one journal after each. A script comes from a seed (TestSeeds), from
+// testdata (TestStories) or from a failure (TestReplay). A seed fixes the commands,
+// the faults and their times, and so does a script. Neither fixes how goroutines
+// interleave, nor what is drawn at random in the code that is under test: a script
+// that fails once need not fail each time, and TestReplay tells how often it does.
+//
+// What a town cannot do: stop a process's own clock. A frozen one is one that
+// nothing reaches and nothing comes from. Producers without a lease never expire and
+// nobody is drained here, for neither is there yet.
 package simulation

@@ -1887,8 +1887,10 @@ func (x *AcknowledgeRequest) GetUnrunnableCount() int64 {
 // AcknowledgeResponse explains absences.
 type AcknowledgeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those held producers that are rightly gone, with the cause. The collector
-	// may stop collecting them.
+	// Those held producers that are rightly gone, with the cause and the revision
+	// at which they left. The collector may stop collecting them. It believes none
+	// whose revision is not above that of the last set that had the producer, if
+	// that was of the same epoch: such a name is out of a backup.
 	Explained     []*Removal `protobuf:"bytes,1,rep,name=explained,proto3" json:"explained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
