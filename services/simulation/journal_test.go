@@ -19,8 +19,8 @@ type journal struct {
 	order      []string
 	collectors map[string]*watched
 
-	// pulls counts all that producers saw.
-	pulls int
+	// spoiled are epochs in which a store has lost something.
+	spoiled map[string]bool
 }
 
 // A subject is one producer, as its owner knows it.
@@ -32,6 +32,11 @@ type subject struct {
 	varied   bool          // it ever had another
 	mute     string        // how it fails to answer; empty: it answers
 	hung     bool          // it has let a collection run to its timeout since the last quiet time
+
+	// wantedNot is when its owner took it off last, and absent how long it was off:
+	// a collector that hears of both late leaves it for as long.
+	wantedNot time.Time
+	absent    time.Duration
 
 	// wanted tells what its owner asked for last; certain, that this was
 	// acknowledged, by a registry that knew what it said.
@@ -48,6 +53,11 @@ type subject struct {
 	// producer was last seen to be collected by exactly one or by nobody.
 	tainted bool
 
+	// left is the epoch in which a registry has taken it off the roll; empty when
+	// none has, or a store has lost something since. In a later epoch that names
+	// nothing any more; nor does it for sure in one in which a store was set back.
+	left string
+
 	// owed tells that it was collected since it was wanted: from then on it is,
 	// in each interval, whatever the registries say.
 	owed     bool
@@ -61,6 +71,7 @@ type watched struct {
 	impaired map[impairment]bool // what keeps it from collecting, now
 	excused  time.Time           // until then it is not expected to have collected
 	wounded  bool                // its disk failed since the last quiet time
+	epoch    string              // of its accepted set
 	accepted map[string]int64    // highest revision seen in each epoch
 }
 
@@ -73,7 +84,7 @@ const (
 )
 
 func newJournal(t *town) *journal {
-	j := &journal{town: t, subjects: map[string]*subject{}, collectors: map[string]*watched{}}
+	j := &journal{town: t, subjects: map[string]*subject{}, collectors: map[string]*watched{}, spoiled: map[string]bool{}}
 	for i := range townProducers {
 		id := fmt.Sprintf("p-%02d", i+1)
 		j.order = append(j.order, id)
@@ -107,7 +118,6 @@ const slack = 300 * time.Millisecond
 func (j *journal) pulled(who, id string, main bool) (mute string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.pulls++
 	s := j.subjects[id]
 	if s == nil {
 		j.violateLocked("%s pulls %q, which never was", who, id)
@@ -147,6 +157,7 @@ func (j *journal) judgeGap(s *subject, now time.Time) {
 	if s.before > 0 {
 		allowed += s.before
 	}
+	allowed += s.absent
 	if s.hung {
 		allowed += s.interval / 2 // a first collection may last into a due time, which is then missed
 	}
@@ -174,7 +185,9 @@ func (j *journal) impair(id string, why impairment) {
 	c := j.collectors[id]
 	c.impaired[why] = true
 	if why == crashed {
-		clear(c.accepted) // the next process knows what is on disk, which is a minute old at most
+		for epoch := range c.accepted {
+			c.accepted[epoch] = 0 // the next process knows what is on disk, which is a minute old at most
+		}
 	}
 	if why == crashed && c.wounded {
 		// What was not on its disk, it has forgotten.
@@ -222,8 +235,13 @@ func (j *journal) taint() {
 	j.judgeGaps()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	for _, c := range j.collectors {
+		for epoch := range c.accepted {
+			j.spoiled[epoch] = true
+		}
+	}
 	for _, s := range j.subjects {
-		s.tainted, s.acked = true, nil
+		s.tainted, s.acked, s.left = true, nil, ""
 		if s.varied { // the store may have gone back to another interval
 			s.before = s.longest
 		}
@@ -235,7 +253,7 @@ func (j *journal) leaving(s *subject) {
 	j.judgeGaps()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s.wanted, s.certain = false, false
+	s.wanted, s.certain, s.wantedNot = false, false, time.Now()
 	s.owed, s.carriers = false, nil
 }
 
@@ -248,7 +266,17 @@ func (j *journal) position(id, epoch string, revision int64) {
 	if highest := c.accepted[epoch]; revision < highest {
 		j.violateLocked("%s went back from revision %d to %d of epoch %s", id, highest, revision, epoch)
 	}
-	c.accepted[epoch] = max(c.accepted[epoch], revision)
+	c.epoch, c.accepted[epoch] = epoch, max(c.accepted[epoch], revision)
+}
+
+// stands tells whether an epoch is that of all collectors. mu is held.
+func (j *journal) stands(epoch string) bool {
+	for _, c := range j.collectors {
+		if c.epoch != epoch {
+			return false
+		}
+	}
+	return true
 }
 
 // judgeQuiet judges who is collected by whom now that everything works and has
@@ -265,13 +293,13 @@ func (j *journal) judgeQuiet() {
 			j.violateLocked("%s is registered and collected by nobody", id)
 		case s.wanted && !s.tainted && len(by) > 1:
 			j.violateLocked("%s is collected by %v, and no store has lost anything", id, by)
-		case !s.wanted && s.certain && !s.tainted && len(by) > 0:
+		case !s.wanted && s.certain && (!s.tainted || j.stands(s.left)) && len(by) > 0:
 			j.violateLocked("%s was deregistered and is collected by %v", id, by)
 		}
 		if s.wanted && len(by) == 1 || !s.wanted && len(by) == 0 {
 			s.tainted = false
 		}
-		s.before, s.hung = 0, false
+		s.before, s.hung, s.absent = 0, false, 0
 	}
 	for _, c := range j.collectors {
 		c.wounded = false

@@ -41,7 +41,7 @@ func (t *town) register(id, registry string, replace bool) {
 	if !s.wanted || replace {
 		s.instance++
 	}
-	s.wanted = true
+	s.wanted, s.left = true, ""
 	if s.interval == 0 {
 		s.interval = intervals[t.random.IntN(len(intervals))]
 	}
@@ -68,6 +68,9 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 	defer j.mu.Unlock()
 	switch code {
 	case codes.OK:
+		if !s.certain && !s.wantedNot.IsZero() {
+			s.absent = time.Since(s.wantedNot)
+		}
 		s.certain, s.owner = true, ""
 		if !slices.Contains(s.acked, s.instance) {
 			s.acked = append(s.acked, s.instance)
@@ -152,6 +155,9 @@ func (t *town) deregister(id, registry string) {
 		t.journal.violateLocked("%s: its registration was acknowledged, and a registry does not know it", id)
 	}
 	s.certain = true
+	if resp.GetChanged() && !t.journal.spoiled[resp.GetEpoch()] {
+		s.left = resp.GetEpoch()
+	}
 }
 
 // outdated has a process that was replaced renew: it must not come back.

@@ -122,10 +122,12 @@ func (t *town) quiet(wait string) {
 	for _, id := range t.journal.order {
 		if s := t.journal.subjects[id]; !s.wanted && !s.certain {
 			t.deregister(id, t.registries[0].name)
+			s.left = "" // who holds it may hear of it only after the end
 		}
 	}
 	t.certain()
 	t.until(end)
+	t.judge()
 	t.journal.judgeQuiet()
 	t.agree()
 }

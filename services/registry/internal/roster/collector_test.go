@@ -142,19 +142,24 @@ func TestSaveAckKeepsWhatOnlyNewerVersionsKnow(t *testing.T) {
 }
 
 // TestExplain: a held producer is explained only by what the registry knows of
-// it in this epoch, and only to the collector that had it.
+// it in this epoch. A deregistration is for everybody who holds the producer, any
+// other end for the collector that had it.
 func TestExplain(t *testing.T) {
 	v := viewOf(
 		&roster.Removed{ID: "old", Cause: assignment.CauseDeregistered, Collector: "c1"},
 		&roster.Epoch{Epoch: "e"},
 		&roster.Removed{ID: "gone", Cause: assignment.CauseDeregistered, Collector: "c1"},
 		&roster.Removed{ID: "others", Cause: assignment.CauseDeregistered, Collector: "c2"},
+		&roster.Removed{ID: "others-expired", Cause: assignment.CauseExpired, Collector: "c2"},
 		&roster.Removed{ID: "back", Cause: assignment.CauseDeregistered, Collector: "c1"},
 		&roster.Producer{ID: "back", Stored: []byte("x"), Collector: "c1"},
 		&roster.Producer{ID: "there", Stored: []byte("x"), Collector: "c1"},
 	)
-	ids := []assignment.ProducerID{"never", "old", "gone", "others", "back", "there"}
-	want := []assignment.Removal{{ProducerID: "gone", Cause: assignment.CauseDeregistered, Revision: 12}}
+	ids := []assignment.ProducerID{"never", "old", "gone", "others", "others-expired", "back", "there"}
+	want := []assignment.Removal{
+		{ProducerID: "gone", Cause: assignment.CauseDeregistered, Revision: 12},
+		{ProducerID: "others", Cause: assignment.CauseDeregistered, Revision: 13},
+	}
 	if diff := cmp.Diff(want, v.Explain("c1", ids), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("explained (-want +got):\n%s", diff)
 	}

@@ -182,14 +182,16 @@ func (v *View) SaveAck(ack Ack) Txn {
 }
 
 // Explain names those of ids that are rightly absent from a collector's set:
-// remembered as removed within this epoch, or another collector's.
+// remembered as removed within this epoch. What its owner took off the roll is gone
+// for everybody: a collector that has held it since an earlier epoch may never have
+// been its collector in this one. What else ended, ended for the one that had it.
 func (v *View) Explain(collector assignment.CollectorID, ids []assignment.ProducerID) []assignment.Removal {
 	var explained []assignment.Removal
 	for _, id := range ids {
 		if v.Producer(id) != nil {
 			continue
 		}
-		if r, ok := v.removed[id]; ok && r.Revision > v.epochRevision && r.Collector == collector {
+		if r, ok := v.removed[id]; ok && r.Revision > v.epochRevision && (r.Cause == assignment.CauseDeregistered || r.Collector == collector) {
 			explained = append(explained, assignment.Removal{ProducerID: id, Cause: r.Cause, Revision: r.Revision})
 		}
 	}
