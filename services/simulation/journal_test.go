@@ -53,6 +53,10 @@ type subject struct {
 	// producer was last seen to be collected by exactly one or by nobody.
 	tainted bool
 
+	// doubt tells that a call about it was broken off: it may be carried out late,
+	// after what was asked for since.
+	doubt bool
+
 	// left is the epoch in which a registry has taken it off the roll; empty when
 	// none has, or a store has lost something since. In a later epoch that names
 	// nothing any more; nor does it for sure in one in which a store was set back.
@@ -127,7 +131,7 @@ func (j *journal) pulled(who, id string, main bool) (mute string) {
 	s.seen[who] = now
 	if main {
 		j.judgeGap(s, now)
-		if s.wanted && s.certain && (s.owner == who || slices.Contains(s.carriers, who)) {
+		if s.wanted && s.certain && !s.doubt && (s.owner == who || slices.Contains(s.carriers, who)) {
 			s.owed, s.last = true, now
 			if !slices.Contains(s.carriers, who) {
 				s.carriers = append(s.carriers, who)
@@ -248,6 +252,15 @@ func (j *journal) taint() {
 	}
 }
 
+// doubts notes that a call about a producer was broken off.
+func (j *journal) doubts(s *subject) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s.unsure()
+}
+
+func (s *subject) unsure() { s.doubt, s.owed, s.carriers, s.left = true, false, nil, "" }
+
 // leaving notes that a producer's owner asks for its removal from now on.
 func (j *journal) leaving(s *subject) {
 	j.judgeGaps()
@@ -299,7 +312,7 @@ func (j *journal) judgeQuiet() {
 		if s.wanted && len(by) == 1 || !s.wanted && len(by) == 0 {
 			s.tainted = false
 		}
-		s.before, s.hung, s.absent = 0, false, 0
+		s.before, s.hung, s.absent, s.doubt = 0, false, 0, false
 	}
 	for _, c := range j.collectors {
 		c.wounded = false

@@ -81,13 +81,17 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 	case codes.Aborted, codes.FailedPrecondition:
 		// A store that has forgotten something may take an older process for
 		// the newer one.
-		if !s.tainted {
+		if !s.tainted && !s.doubt {
 			j.violateLocked("%s, instance %d: %s", s.id, s.instance, message)
 		}
 		s.instance++
 		return false
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Unknown, codes.Canceled, codes.ResourceExhausted:
-		// Nothing is known. What was acknowledged before stands.
+		// Nothing is known. What was acknowledged before stands, unless this is
+		// carried out late.
+		if code == codes.DeadlineExceeded {
+			s.unsure()
+		}
 	default:
 		j.violateLocked("%s: registering is answered with %s", s.id, message)
 	}
@@ -113,6 +117,9 @@ func (t *town) renew(r *registryNode) {
 		return err
 	})
 	if err != nil {
+		for _, s := range asked {
+			t.journal.doubts(s)
+		}
 		return
 	}
 	for i, result := range resp.GetResults() {
@@ -147,11 +154,12 @@ func (t *town) deregister(id, registry string) {
 		return err
 	})
 	if err != nil {
+		t.journal.doubts(s)
 		return
 	}
 	t.journal.mu.Lock()
 	defer t.journal.mu.Unlock()
-	if known && !s.tainted && !resp.GetChanged() {
+	if known && !s.tainted && !s.doubt && !resp.GetChanged() {
 		t.journal.violateLocked("%s: its registration was acknowledged, and a registry does not know it", id)
 	}
 	s.certain = true
@@ -172,7 +180,10 @@ func (t *town) outdated(id, registry string) {
 			&registryv1.RegisterProducerRequest{Producer: s.registration(old)})
 		return err
 	})
-	if err == nil && !s.tainted {
+	switch {
+	case status.Code(err) == codes.DeadlineExceeded:
+		t.journal.doubts(s)
+	case err == nil && !s.tainted && !s.doubt:
 		t.journal.violate("%s: instance %d was replaced and came back", id, old)
 	}
 }
