@@ -5,6 +5,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // A journal judges a town: from its own log of what was asked for and
@@ -131,7 +134,8 @@ func (j *journal) pulled(who, id string, main bool) (mute string) {
 	s.seen[who] = now
 	if main {
 		j.judgeGap(s, now)
-		if s.wanted && s.certain && !s.doubt && (s.owner == who || slices.Contains(s.carriers, who)) {
+		// Who is told as its owner begins the debt; whoever collects it then pays.
+		if s.wanted && s.certain && !s.doubt && (s.owner == who || s.owed) {
 			s.owed, s.last = true, now
 			if !slices.Contains(s.carriers, who) {
 				s.carriers = append(s.carriers, who)
@@ -246,20 +250,24 @@ func (j *journal) taint() {
 	}
 	for _, s := range j.subjects {
 		s.tainted, s.acked, s.left = true, nil, ""
-		if s.varied { // the store may have gone back to another interval
-			s.before = s.longest
+		if s.varied { // two stores may tell two intervals, in turns
+			s.before = 2 * s.longest
 		}
 	}
 }
 
-// doubts notes that a call about a producer was broken off.
-func (j *journal) doubts(s *subject) {
+// doubts notes that a call about a producer was broken off, if that is its error.
+func (j *journal) doubts(s *subject, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s.unsure()
+	s.doubts(status.Code(err))
 }
 
-func (s *subject) unsure() { s.doubt, s.owed, s.carriers, s.left = true, false, nil, "" }
+func (s *subject) doubts(code codes.Code) {
+	if code == codes.DeadlineExceeded {
+		s.doubt, s.owed, s.carriers, s.left = true, false, nil, ""
+	}
+}
 
 // leaving notes that a producer's owner asks for its removal from now on.
 func (j *journal) leaving(s *subject) {

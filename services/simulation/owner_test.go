@@ -89,9 +89,7 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Unknown, codes.Canceled, codes.ResourceExhausted:
 		// Nothing is known. What was acknowledged before stands, unless this is
 		// carried out late.
-		if code == codes.DeadlineExceeded {
-			s.unsure()
-		}
+		s.doubts(code)
 	default:
 		j.violateLocked("%s: registering is answered with %s", s.id, message)
 	}
@@ -118,7 +116,7 @@ func (t *town) renew(r *registryNode) {
 	})
 	if err != nil {
 		for _, s := range asked {
-			t.journal.doubts(s)
+			t.journal.doubts(s, err)
 		}
 		return
 	}
@@ -154,7 +152,7 @@ func (t *town) deregister(id, registry string) {
 		return err
 	})
 	if err != nil {
-		t.journal.doubts(s)
+		t.journal.doubts(s, err)
 		return
 	}
 	t.journal.mu.Lock()
@@ -180,10 +178,8 @@ func (t *town) outdated(id, registry string) {
 			&registryv1.RegisterProducerRequest{Producer: s.registration(old)})
 		return err
 	})
-	switch {
-	case status.Code(err) == codes.DeadlineExceeded:
-		t.journal.doubts(s)
-	case err == nil && !s.tainted && !s.doubt:
+	t.journal.doubts(s, err)
+	if err == nil && !s.tainted && !s.doubt {
 		t.journal.violate("%s: instance %d was replaced and came back", id, old)
 	}
 }

@@ -51,8 +51,11 @@ func TestSeeds(t *testing.T) {
 				first := broken <= *minimizes
 				mu.Unlock()
 				t.Errorf("seed %d:\n  %s", seed, strings.Join(violations, "\n  "))
-				if first {
+				switch {
+				case first:
 					minimize(t, seed, script)
+				case *minimizes == 0:
+					t.Logf("all of it:\n%s", story(seed, script))
 				}
 			})
 		}
