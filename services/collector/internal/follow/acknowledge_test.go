@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,8 @@ import (
 // holder holds producers, and is its own runner and registry.
 type holder struct {
 	registryv1.AssignmentServiceClient
+
+	mu    sync.Mutex // guards all below
 	held  []assignment.ProducerID
 	holds int64
 	fail  bool
@@ -26,10 +29,14 @@ type holder struct {
 }
 
 func (h *holder) Status() membership.Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return membership.Status{HeldCount: len(h.held), Holds: h.holds}
 }
 
 func (h *holder) HeldIDs(after assignment.ProducerID, limit int) []assignment.ProducerID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	from, found := slices.BinarySearch(h.held, after)
 	if found {
 		from++
@@ -42,6 +49,8 @@ func (*holder) Explained(context.Context, []assignment.Removal) {}
 func (*holder) Unrunnable() (int, []Unrunnable) { return 0, nil }
 
 func (h *holder) Acknowledge(_ context.Context, m *registryv1.AcknowledgeRequest, _ ...grpc.CallOption) (*registryv1.AcknowledgeResponse, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.fail {
 		h.fail = false
 		return nil, errors.New("lost")
@@ -52,6 +61,8 @@ func (h *holder) Acknowledge(_ context.Context, m *registryv1.AcknowledgeRequest
 
 // hold holds so many more.
 func (h *holder) hold(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for range n {
 		h.holds++
 		h.held = append(h.held, assignment.ProducerID(fmt.Sprintf("p-%06d", h.holds)))
@@ -60,12 +71,28 @@ func (h *holder) hold(n int) {
 
 // counts is how many each acknowledgement told of since the last call.
 func (h *holder) counts() []int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var counts []int
 	for _, ids := range h.told {
 		counts = append(counts, len(ids))
 	}
 	h.told = nil
 	return counts
+}
+
+// last is the last producer that was told of.
+func (h *holder) last() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ids := h.told[len(h.told)-1]
+	return ids[len(ids)-1]
+}
+
+func (h *holder) change(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
 }
 
 // TestHeldAreToldInRounds: all of them, 1,000 at a time, one acknowledgement after
@@ -98,21 +125,21 @@ func TestHeldAreToldInRounds(t *testing.T) {
 		h.hold(2500)
 		a.notify()
 		wait(time.Second)
-		if last := h.told[len(h.told)-1]; last[len(last)-1] != "p-002500" {
-			t.Errorf("the last one told was %s", last[len(last)-1])
+		if last := h.last(); last != "p-002500" {
+			t.Errorf("the last one told was %s", last)
 		}
 		want("a round", 1000, 1000, 500)
 		a.notify() // a seal that held nobody
 		wait(time.Second)
 		want("all told", 0)
 		h.hold(10)
-		h.fail = true
+		h.change(func() { h.fail = true })
 		a.notify()
 		wait(3 * time.Second)
 		want("new ones, and a call that is lost", 1000, 1000, 510)
 		wait(time.Minute)
 		want("once a minute", 1000, 1000, 510)
-		h.held = nil
+		h.change(func() { h.held = nil })
 		wait(10 * time.Minute)
 		want("nobody held any more")
 		cancel()

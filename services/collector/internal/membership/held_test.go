@@ -55,10 +55,12 @@ func TestGuardEnds(t *testing.T) {
 	running(t, func(t *testing.T, r *rig) {
 		r.all("e", 1, "a", "b", "c", "d")
 		r.all("e", 2, "d")
-		before := len(r.entries)
+		var entries []membership.Entry
+		r.look(func() { r.entries = nil })
 		r.beats(time.Hour)
+		r.look(func() { entries = r.entries })
 		var told []time.Duration
-		for _, e := range r.entries[before:] {
+		for _, e := range entries {
 			for _, h := range e.Held {
 				if h.Assignment.ProducerID == "a" {
 					told = append(told, h.Confirmed)
@@ -79,14 +81,16 @@ func TestGuardEnds(t *testing.T) {
 		}
 		r.beats(3 * time.Minute)
 		r.want("d")
-		if !r.stale["a"] {
-			t.Error("the series were left open")
-		}
+		r.look(func() {
+			if !r.stale["a"] {
+				t.Error("the series were left open")
+			}
+			if n := len(r.entries[len(r.entries)-1].Released); n != 1 {
+				t.Errorf("the log was told of %d released at last", n)
+			}
+		})
 		if n := testutil.ToFloat64(r.Metrics.Releases.WithLabelValues("confirmed")); n != 3 {
 			t.Errorf("%v were counted", n)
-		}
-		if n := len(r.entries[len(r.entries)-1].Released); n != 1 {
-			t.Errorf("the log was told of %d released at last", n)
 		}
 	})
 }
@@ -109,7 +113,9 @@ func TestTheDeadGo(t *testing.T) {
 		r.all("e", 1, "a", "b", "c")
 		r.all("f", 1, "b")
 		time.Sleep(time.Minute)
-		r.survey.Failing = map[assignment.ProducerID]guard.Evidence{"a": {Interval: time.Minute, FailingSince: time.Now(), Failures: 3}}
+		r.look(func() {
+			r.survey.Failing = map[assignment.ProducerID]guard.Evidence{"a": {Interval: time.Minute, FailingSince: time.Now(), Failures: 3}}
+		})
 		time.Sleep(9 * time.Minute)
 		synctest.Wait()
 		r.want("a", "b", "c")

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +18,11 @@ import (
 // rig is a membership on a log that can fail and a runner that only notes.
 type rig struct {
 	*membership.Membership
-	t       *testing.T
+	t *testing.T
+
+	// mu guards all below, which a membership that runs by itself uses while the
+	// test looks on.
+	mu      sync.Mutex
 	fail    error
 	entries []membership.Entry
 	applied map[assignment.ProducerID]bool
@@ -39,6 +44,8 @@ func newRig(t *testing.T, resume membership.State) *rig {
 
 // Append is the log's.
 func (r *rig) Append(e membership.Entry, _ func() membership.State) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.fail == nil {
 		r.entries = append(r.entries, e)
 	}
@@ -47,6 +54,8 @@ func (r *rig) Append(e membership.Entry, _ func() membership.State) error {
 
 // Change is the runner's.
 func (r *rig) Change(upserts []*assignment.Assignment, released []guard.Release) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, a := range upserts {
 		r.applied[a.ProducerID] = true
 	}
@@ -57,12 +66,25 @@ func (r *rig) Change(upserts []*assignment.Assignment, released []guard.Release)
 }
 
 // Evidence and Survey are the witness's.
-func (r *rig) Evidence(id assignment.ProducerID) guard.Evidence { return r.survey.Failing[id] }
+func (r *rig) Evidence(id assignment.ProducerID) guard.Evidence { return r.Survey(nil).Failing[id] }
 
-func (r *rig) Survey(func(assignment.ProducerID) bool) guard.Survey { return r.survey }
+func (r *rig) Survey(func(assignment.ProducerID) bool) guard.Survey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.survey
+}
+
+// look looks at what the rig has noted, or changes it.
+func (r *rig) look(at func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at()
+}
 
 // collects are the applied producers.
 func (r *rig) collects() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var ids []string
 	for id := range r.applied {
 		ids = append(ids, string(id))
