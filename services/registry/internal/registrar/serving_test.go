@@ -66,8 +66,17 @@ func TestServingGate(t *testing.T) {
 		r.stop()
 
 		s, d = faulty(t, m)
+		d.close(store.OpRead)
+		r = start(t, s, "r3") // it has a lease, and no view
+		synctest.Wait()
+		allNotServing(t, commands(t.Context(), r))
+		allNotServing(t, reads(t.Context(), r))
+		d.open()
+		r.stop()
+
+		s, d = faulty(t, m)
 		d.fail(store.OpGrant)
-		r = start(t, s, "r3")
+		r = start(t, s, "r4")
 		time.Sleep(time.Minute)
 		allNotServing(t, commands(t.Context(), r))
 		if r.Serving() {
