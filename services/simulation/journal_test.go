@@ -48,9 +48,11 @@ type subject struct {
 	owner   string // as the last acknowledgement told
 
 	// instance counts its processes; a new one has taken the place of the last.
-	// acked are those whose registration was acknowledged.
+	// acked are those whose registration was acknowledged, the last one as written
+	// at a revision.
 	instance int
 	acked    []int
+	written  int64
 
 	// tainted tells that a store has lost or forgotten something since this
 	// producer was last seen to be collected by exactly one or by nobody.

@@ -72,8 +72,11 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 			s.absent = time.Since(s.wantedNot)
 		}
 		s.certain, s.owner = true, ""
-		if !slices.Contains(s.acked, s.instance) {
-			s.acked = append(s.acked, s.instance)
+		if known := slices.Contains(s.acked, s.instance); !known || resp.GetChanged() {
+			s.written = resp.GetRevision()
+			if !known {
+				s.acked = append(s.acked, s.instance)
+			}
 		}
 		if p := resp.GetProducer().GetPlacements(); len(p) > 0 {
 			s.owner = p[0].GetCollectorId()
@@ -173,13 +176,17 @@ func (t *town) outdated(id, registry string) {
 		return
 	}
 	old := s.acked[len(s.acked)-2]
-	err := t.registryNamed(registry).call(func(ctx context.Context, conn *grpc.ClientConn) error {
-		_, err := registryv1.NewProducerServiceClient(conn).RegisterProducer(ctx,
+	var resp *registryv1.RegisterProducerResponse
+	err := t.registryNamed(registry).call(func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		resp, err = registryv1.NewProducerServiceClient(conn).RegisterProducer(ctx,
 			&registryv1.RegisterProducerRequest{Producer: s.registration(old)})
 		return err
 	})
 	t.journal.doubts(s, err)
-	if err == nil && !s.tainted && !s.doubt {
+	// A registry that has not heard of the newer one yet finds nothing to change,
+	// and writes nothing.
+	behind := !resp.GetChanged() && resp.GetRevision() < s.written
+	if err == nil && !behind && !s.tainted && !s.doubt {
 		t.journal.violate("%s: instance %d was replaced and came back", id, old)
 	}
 }
