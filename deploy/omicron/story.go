@@ -135,6 +135,11 @@ func (s *story) itSaysTheSame(ctx context.Context) error {
 			return fmt.Errorf("%v assignments were sent again", n)
 		}
 	}
+	// A stream that has stood for 10 s gives the collector its patience back.
+	stood := time.Now().Add(11 * time.Second)
+	if err := s.until(ctx, "the stream stands", func() bool { return time.Now().After(stood) }); err != nil {
+		return err
+	}
 	return s.closeAct(ctx, "the registry is started again; nothing is sent that has not changed")
 }
 

@@ -299,7 +299,9 @@ func (v *View) forget(id assignment.CollectorID) {
 }
 
 // Diff tells how the collectors' sets change from one view to another of the
-// same epoch. A removal is named by what the later view remembers.
+// same epoch. A removal is named by what has been written since the earlier view.
+// What the later one remembers from before comes from a store that was set back, and
+// is no name: the producer has been here since.
 func Diff(from, to *View) []Change {
 	var changes []Change
 	from.producers.Ascend(func(old *Entry) bool {
@@ -312,9 +314,9 @@ func Diff(from, to *View) []Change {
 			return true
 		}
 		cause := assignment.CauseUnspecified
-		if next != nil {
+		if next != nil && next.Revision > from.revision {
 			cause = causeOfMove(after)
-		} else if r, ok := to.Removed(old.ID); ok && r.Revision > to.epochRevision {
+		} else if r, ok := to.Removed(old.ID); next == nil && ok && r.Revision > max(from.revision, to.epochRevision) {
 			cause = r.Cause
 		}
 		changes = append(changes, Change{Collector: old.Collector, ID: old.ID, Cause: cause})

@@ -303,7 +303,7 @@ func TestDiffLeadsFromOneViewToAnother(t *testing.T) {
 		}
 		named := map[assignment.ProducerID]assignment.Cause{}
 		for _, f := range m {
-			if r, ok := f.Record.(*roster.Removed); ok && f.Revision > epochAt {
+			if r, ok := f.Record.(*roster.Removed); ok && f.Revision > max(epochAt, from.Revision()) {
 				named[r.ID] = r.Cause
 			}
 		}
@@ -353,6 +353,46 @@ func TestStaleNamesAreNotBelieved(t *testing.T) {
 				t.Errorf("explained (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestABackupNamesNothing: a view that was loaded names by what was written since
+// the one before. Older removals and moves come out of a store that was set back
+// and has overtaken, in revisions, what was seen.
+func TestABackupNamesNothing(t *testing.T) {
+	at := func(revision assignment.Revision, records map[roster.Record]assignment.Revision) *roster.View {
+		v := roster.NewView()
+		v.Put(&roster.Epoch{Epoch: "e"}, 1)
+		for r, written := range records {
+			v.Put(r, written)
+		}
+		v.Loaded(revision)
+		return v
+	}
+	from := at(7, map[roster.Record]assignment.Revision{
+		&roster.Producer{ID: "back", Stored: []byte("x"), Collector: "c1"}:  6,
+		&roster.Producer{ID: "moved", Stored: []byte("x"), Collector: "c1"}: 6,
+		&roster.Producer{ID: "gone", Stored: []byte("x"), Collector: "c1"}:  6,
+		&roster.Producer{ID: "given", Stored: []byte("x"), Collector: "c1"}: 6,
+	})
+	to := at(9, map[roster.Record]assignment.Revision{
+		&roster.Removed{ID: "back", Cause: assignment.CauseDeregistered, Collector: "c1"}: 5,
+		&roster.Producer{ID: "moved", Stored: []byte("x"), Collector: "c2"}:               5,
+		&roster.Removed{ID: "gone", Cause: assignment.CauseDeregistered, Collector: "c1"}: 8,
+		&roster.Producer{ID: "given", Stored: []byte("x"), Collector: "c2"}:               8,
+	})
+	got := map[assignment.ProducerID]assignment.Cause{}
+	for _, c := range roster.Diff(from, to) {
+		if c.Collector == "c1" {
+			got[c.ID] = c.Cause
+		}
+	}
+	want := map[assignment.ProducerID]assignment.Cause{
+		"back": assignment.CauseUnspecified, "moved": assignment.CauseUnspecified,
+		"gone": assignment.CauseDeregistered, "given": assignment.CauseHandedOff,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
