@@ -172,22 +172,24 @@ func TestColdRegistryNeverWipes(t *testing.T) {
 func TestStaleNamesAreNotBelieved(t *testing.T) {
 	all := names(5)
 	guard(t, all, func(g *guarded) {
-		backup := g.store.Snapshot()
 		g.deregister(all[4])
 		g.pass(time.Second)
-		g.register(all[4]) // it is back, and its deregistration only remembered
+		backup := g.store.Snapshot() // which remembers that
+		g.register(all[4])           // it is back
 		g.pass(time.Minute)
 		old := registry.NewMemoryStore()
 		old.Restore(backup)
 		g.replace(old) // behind what the collector has seen: a new epoch
-		g.pass(time.Minute)
+		g.pass(10 * time.Minute)
 		g.collects("c-1", all...)
+		g.wantHeld(1)
+		g.register(all[4])
+		g.pass(time.Minute)
 		g.wantHeld(0)
-		g.forget(all[3])
 		g.deregister(all[4])
 		g.pass(time.Second)
 		g.collects("c-1", all[:4]...)
-		g.wantHeld(1)
+		g.wantHeld(0)
 	})
 }
 

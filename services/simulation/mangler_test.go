@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
@@ -13,22 +14,24 @@ import (
 )
 
 // garble puts a broken peer between a collector and all registries, which hands
-// over the frames of each stream but for one.
+// over the frames of each stream but for one. When the fault ends it hands over all,
+// and stays until all has been judged: what went wrong must heal on the streams that
+// stand, not because they break.
 func (t *town) garble(collector, how, number, wait string) {
 	n, _ := strconv.Atoi(number)
-	var stops []func()
+	var manglers []*mangler
 	for _, r := range t.registries {
-		stops = append(stops, t.mangle(collector, r, how, n))
+		manglers = append(manglers, t.mangle(collector, r, how, n))
 	}
 	t.later(wait, func() {
-		for _, stop := range stops {
-			stop()
+		for _, m := range manglers {
+			m.honest.Store(true)
 		}
 	})
 }
 
 // mangle runs one in between.
-func (t *town) mangle(collector string, r *registryNode, how string, n int) (stop func()) {
+func (t *town) mangle(collector string, r *registryNode, how string, n int) *mangler {
 	t.mangled++
 	name := "mangler-" + strconv.Itoa(t.mangled)
 	address := name + ":80"
@@ -47,7 +50,7 @@ func (t *town) mangle(collector string, r *registryNode, how string, n int) (sto
 		t.network.each(between(collector, r.name), func(l *link) { _ = l.Close() })
 	}
 	redirect(address)
-	return func() {
+	m.stop = func() {
 		if t.network.diverted(collector, r.address()) == address {
 			redirect("")
 		}
@@ -55,13 +58,26 @@ func (t *town) mangle(collector string, r *registryNode, how string, n int) (sto
 		srv.Stop()
 		<-ended
 	}
+	t.manglers = append(t.manglers, m)
+	return m
+}
+
+// takeManglersAway ends all of them.
+func (t *town) takeManglersAway() {
+	for _, m := range t.manglers {
+		m.stop()
+	}
+	t.manglers = nil
 }
 
 // mangler hands over calls as they are, but one frame of each subscription.
 type mangler struct {
 	conn *grpc.ClientConn
-	how  string
-	n    int
+	stop func()
+
+	how    string
+	n      int
+	honest atomic.Bool
 }
 
 func (m *mangler) handle(_ any, down grpc.ServerStream) error {
@@ -110,6 +126,9 @@ func (m *mangler) mischief() func(wire.Encoded) []wire.Encoded {
 	frames, snapshots := 0, 0
 	var kept wire.Encoded
 	return func(e wire.Encoded) []wire.Encoded {
+		if m.honest.Load() {
+			return []wire.Encoded{e}
+		}
 		at := frames
 		frames++
 		if m.how == "swallow" {

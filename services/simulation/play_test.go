@@ -130,6 +130,7 @@ func (t *town) quiet(wait string) {
 	t.judge()
 	t.journal.judgeQuiet()
 	t.agree()
+	t.takeManglersAway()
 }
 
 // certain judges that a registry that works answers.

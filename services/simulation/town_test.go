@@ -45,6 +45,7 @@ type town struct {
 	begun      time.Time
 	step       string // what is being played
 	mangled    int    // counts manglers
+	manglers   []*mangler
 }
 
 // An appointment is the end of a fault.
@@ -118,6 +119,7 @@ func newTown(w *world, seed uint64) *town {
 }
 
 func (t *town) close() {
+	t.takeManglersAway()
 	for _, c := range t.collectors {
 		c.endTwin()
 		c.crash()

@@ -110,11 +110,48 @@ func TestNamesAreBelieved(t *testing.T) {
 		if c.believed && v.Released[0].Stale != c.stale {
 			t.Errorf("cause %d: stale %v", c.cause, v.Released[0].Stale)
 		}
-		g := guard.New("e", []guard.Held{{Assignment: member("p")}})
-		v = g.Explain([]assignment.Removal{{ProducerID: "p", Cause: c.cause}, {ProducerID: "other", Cause: c.cause}}, silent, time.Now())
+		g := guard.New("e", []guard.Held{{Assignment: member("p"), Epoch: "e", Revision: 1}})
+		v = g.Explain([]assignment.Removal{{ProducerID: "p", Cause: c.cause, Revision: 2}, {ProducerID: "other", Cause: c.cause, Revision: 2}}, silent, time.Now())
 		if (len(v.Released) == 1) != c.believed || g.Holds("p") == c.believed {
 			t.Errorf("explained with cause %d: %+v", c.cause, v)
 		}
+	}
+}
+
+// TestNamesFromBeforeAreNotBelieved: in one epoch, a name that is not newer than the
+// set which last had the producer is from before that, out of a backup.
+func TestNamesFromBeforeAreNotBelieved(t *testing.T) {
+	for name, c := range map[string]struct {
+		epoch    assignment.Epoch // of the set that lacks it
+		revision assignment.Revision
+		believed bool
+	}{
+		"before":                 {"e", 6, false},
+		"as of that set":         {"e", 7, false},
+		"after":                  {"e", 8, true},
+		"in another epoch":       {"f", 8, true},
+		"early in another epoch": {"f", 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			removal := assignment.Removal{ProducerID: "p", Cause: assignment.CauseDeregistered, Revision: c.revision}
+			gone := []guard.Departure{{Assignment: member("p")}}
+			g := guard.New("e", nil)
+			v := g.Seal(&guard.Change{Had: "e", HadRevision: 7, Epoch: c.epoch, Gone: gone}, beat, silent, time.Now())
+			if len(v.Held) != 1 || v.Held[0].Revision != 7 {
+				t.Fatalf("not held: %+v", v)
+			}
+			// A process that has resumed what another held knows it, too.
+			for _, g := range []*guard.Guard{g, guard.New(c.epoch, v.Held)} {
+				if v := g.Explain([]assignment.Removal{removal}, silent, time.Now()); (len(v.Released) == 1) != c.believed {
+					t.Errorf("explained: %+v", v)
+				}
+			}
+			g = guard.New(c.epoch, v.Held)
+			named := &guard.Change{Had: c.epoch, HadRevision: 9, Epoch: c.epoch, Named: []assignment.Removal{removal}}
+			if v := g.Seal(named, beat, silent, time.Now()); (len(v.Released) == 1) != c.believed {
+				t.Errorf("named: %+v", v)
+			}
+		})
 	}
 }
 

@@ -181,7 +181,7 @@ func (m *model) seal(next map[assignment.ProducerID]bool, epoch assignment.Epoch
 			c.Gone = append(c.Gone, guard.Departure{Assignment: member(id), Cause: cause})
 			named[id] = cause
 		case !next[id] && cause != 0:
-			c.Named = append(c.Named, assignment.Removal{ProducerID: id, Cause: cause})
+			c.Named = append(c.Named, assignment.Removal{ProducerID: id, Cause: cause, Revision: 1})
 			named[id] = cause
 		}
 	}
@@ -253,7 +253,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"answer": func(*rapid.T) { delete(m.failing, m.one()) },
 		"explain": func(t *rapid.T) {
 			id, cause := m.one(), rapid.SampledFrom([]assignment.Cause{0, 1, 2, 3}).Draw(t, "cause")
-			v := m.guard.Explain([]assignment.Removal{{ProducerID: id, Cause: cause}}, m.evidence, m.now)
+			v := m.guard.Explain([]assignment.Removal{{ProducerID: id, Cause: cause, Revision: 1}}, m.evidence, m.now)
 			m.judge(&v, map[assignment.ProducerID]assignment.Cause{id: cause})
 		},
 		"operator": func(*rapid.T) {

@@ -155,6 +155,7 @@ func (r *roll) hold(entry statefile.Entry, n int, confirmed time.Duration) state
 	h := guard.Held{
 		Assignment: member(n, 7),
 		Epoch:      r.epoch,
+		Revision:   r.revision,
 		Since:      time.Date(2026, 3, 1, 12, 0, n, 17, time.UTC),
 		Confirmed:  confirmed,
 	}
@@ -189,7 +190,7 @@ func show(s *statefile.State) string {
 		fmt.Fprintf(&b, "%+v\n", *ms[producer])
 	}
 	for _, h := range s.Held {
-		fmt.Fprintf(&b, "held %+v %q %v %v\n", *h.Assignment, h.Epoch, h.Since.UTC().Format(time.RFC3339Nano), h.Confirmed)
+		fmt.Fprintf(&b, "held %+v %q %d %v %v\n", *h.Assignment, h.Epoch, h.Revision, h.Since.UTC().Format(time.RFC3339Nano), h.Confirmed)
 	}
 	return b.String()
 }

@@ -74,7 +74,7 @@ func TestHeldSurvivesRestart(t *testing.T) {
 		r.accepted = state.Accepted
 		if !slices.EqualFunc(state.Held, want, func(a, b guard.Held) bool {
 			return a.Assignment.SameWork(b.Assignment) && a.Assignment.Hash() == b.Assignment.Hash() &&
-				a.Epoch == b.Epoch && a.Since.Equal(b.Since) && a.Confirmed == b.Confirmed
+				a.Epoch == b.Epoch && a.Revision == b.Revision && a.Since.Equal(b.Since) && a.Confirmed == b.Confirmed
 		}) {
 			t.Fatalf("loaded %+v, want %+v", state.Held, want)
 		}
