@@ -16,4 +16,8 @@
 // What a town cannot do: stop a process's own clock. A frozen one is one that
 // nothing reaches and nothing comes from. Producers without a lease never expire and
 // nobody is drained here, for neither is there yet.
+//
+// testdata/mutations has deliberate bugs, one a patch, each with the promise that it
+// breaks and the test that must find it. TestMutations checks that they can still be
+// applied; make mutate builds each and sees its test turn red.
 package simulation

@@ -191,6 +191,26 @@ func (t *town) outdated(id, registry string) {
 	}
 }
 
+// durable judges, before owners renew, that every registry knows whose registration
+// was acknowledged.
+func (t *town) durable() {
+	for _, id := range t.journal.order {
+		s := t.journal.subjects[id]
+		if !s.wanted || !s.certain || s.tainted || s.doubt {
+			continue
+		}
+		for _, r := range t.registries {
+			err := r.call(func(ctx context.Context, conn *grpc.ClientConn) error {
+				_, err := registryv1.NewProducerServiceClient(conn).GetProducer(ctx, &registryv1.GetProducerRequest{ProducerId: id, MinRevision: s.written})
+				return err
+			})
+			if status.Code(err) == codes.NotFound {
+				t.journal.violate("%s: its registration was acknowledged, and %s does not know it", id, r.name)
+			}
+		}
+	}
+}
+
 // expect judges whether a producer is collected at the time.
 func (t *town) expect(id string, collected bool) {
 	t.journal.mu.Lock()

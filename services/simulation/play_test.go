@@ -116,8 +116,10 @@ func (t *town) quiet(wait string) {
 			c.restart()
 		}
 	}
+	t.until(time.Now().Add(3 * time.Second)) // a registry that was cut off loads anew
+	t.durable()
 	// A collector's longest backoff, and a bit.
-	t.until(time.Now().Add(35 * time.Second))
+	t.until(time.Now().Add(32 * time.Second))
 	t.renew(t.registries[0])
 	for _, id := range t.journal.order {
 		if s := t.journal.subjects[id]; !s.wanted && !s.certain {
