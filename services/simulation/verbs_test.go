@@ -37,8 +37,8 @@ func init() { //nolint:gochecknoinits // the table and what it lists name each o
 		{name: "mute", takes: "PRODUCER error|hang|reset FOR", weight: 3, play: func(t *town, a []string) { t.mute(a[0], a[1], a[2]) }},
 
 		// What happens to processes.
-		{name: "crash", takes: "NODE FOR", weight: 8, play: func(t *town, a []string) { t.crashNode(a[0], a[1]) }},
-		{name: "stop", takes: "NODE FOR", weight: 4, play: func(t *town, a []string) { t.stopNode(a[0], a[1]) }},
+		{name: "crash", takes: "NODE FOR", weight: 8, play: func(t *town, a []string) { t.down(a[0], a[1], (*registryNode).crash, (*collectorNode).crash) }},
+		{name: "stop", takes: "NODE FOR", weight: 4, play: func(t *town, a []string) { t.down(a[0], a[1], (*registryNode).terminate, (*collectorNode).terminate) }},
 		{name: "freeze", takes: "NODE FOR", weight: 3, play: func(t *town, a []string) { t.freezeNode(a[0], a[1]) }},
 		{name: "twin", takes: "COLLECTOR FOR", weight: 2, play: func(t *town, a []string) { t.twinNode(a[0], a[1]) }},
 		{name: "clock", takes: "COLLECTOR BY", weight: 3, play: func(t *town, a []string) { t.clockStep(a[0], a[1]) }},
@@ -102,27 +102,16 @@ func (t *town) later(wait string, what func()) {
 	t.agenda = append(t.agenda, appointment{at: time.Now().Add(d), what: what})
 }
 
-func (t *town) crashNode(name, wait string) {
+// down takes a process away, as it is told to, and starts it again later.
+func (t *town) down(name, wait string, registry func(*registryNode), collector func(*collectorNode)) {
 	if name[0] == 'r' {
 		r := t.registryNamed(name)
-		r.crash()
+		registry(r)
 		t.later(wait, r.start)
 		return
 	}
 	c := t.collectorNamed(name)
-	c.crash()
-	t.later(wait, c.restart)
-}
-
-func (t *town) stopNode(name, wait string) {
-	if name[0] == 'r' {
-		r := t.registryNamed(name)
-		r.terminate()
-		t.later(wait, r.start)
-		return
-	}
-	c := t.collectorNamed(name)
-	c.terminate()
+	collector(c)
 	t.later(wait, c.restart)
 }
 
