@@ -88,14 +88,11 @@ type Config struct {
 
 // The times of a Follower.
 const (
-	minBackoff       = 200 * time.Millisecond
-	maxBackoff       = 30 * time.Second
-	defaultHeartbeat = 5 * time.Second
-	minHeartbeat     = 100 * time.Millisecond
-	maxHeartbeat     = 5 * time.Minute
-	silentBeats      = 3
-	callTimeout      = 10 * time.Second
-	maxAway          = time.Minute
+	minBackoff  = 200 * time.Millisecond
+	maxBackoff  = 30 * time.Second
+	silentBeats = 3
+	callTimeout = 10 * time.Second
+	maxAway     = time.Minute
 
 	// steady is how long a stream must stand after its first seal to show that
 	// all is well again: one that is sealed and ended at once, over and over,

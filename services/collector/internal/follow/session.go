@@ -102,7 +102,7 @@ func (s *session) checkAnswer(c *registryv1.Collector) error {
 
 // read reads the stream. Every frame feeds the watchdog.
 func (s *session) read(ctx context.Context, cancel context.CancelCauseFunc, conn *grpc.ClientConn, a *acknowledger) error {
-	s.heartbeat = defaultHeartbeat
+	s.heartbeat = membership.BeatOf(0)
 	watchdog := time.AfterFunc(silentBeats*s.heartbeat, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 	s.proof = time.AfterFunc(proveWithin, func() { cancel(errUnproven) })
@@ -161,7 +161,7 @@ func (s *session) frame(ctx context.Context, cancel context.CancelCauseFunc, enc
 	}
 	switch f := frame.(type) {
 	case *assignment.Begin:
-		s.heartbeat = beatOf(f.HeartbeatInterval)
+		s.heartbeat = membership.BeatOf(f.HeartbeatInterval)
 	case *assignment.End:
 		s.seal(ctx)
 		a.end(f)
@@ -171,15 +171,6 @@ func (s *session) frame(ctx context.Context, cancel context.CancelCauseFunc, enc
 		s.away(ctx, cancel, f)
 	}
 	return nil
-}
-
-// beatOf is the interval of heartbeats to reckon with. None, or a negative one,
-// is no interval: a watchdog of milliseconds would end every stream.
-func beatOf(told time.Duration) time.Duration {
-	if told <= 0 {
-		return defaultHeartbeat
-	}
-	return min(max(told, minHeartbeat), maxHeartbeat)
 }
 
 // seal notes that a snapshot was sealed.

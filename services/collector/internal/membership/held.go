@@ -22,10 +22,21 @@ const (
 	// are held.
 	remindInterval = time.Hour
 
-	// maxHeartbeat bounds what one heartbeat may confirm, whatever interval the
-	// registry says it has.
-	maxHeartbeat = 5 * time.Minute
+	defaultHeartbeat = 5 * time.Second
+	minHeartbeat     = 100 * time.Millisecond
+	maxHeartbeat     = 5 * time.Minute
 )
+
+// BeatOf is the interval of heartbeats to reckon with, whatever the registry says
+// it is: for how long a stream may be silent, and what one heartbeat may confirm.
+// None, or a negative one, is no interval: a watchdog of milliseconds would end
+// every stream, and nothing would ever be confirmed.
+func BeatOf(told time.Duration) time.Duration {
+	if told <= 0 {
+		return defaultHeartbeat
+	}
+	return min(max(told, minHeartbeat), maxHeartbeat)
+}
 
 // Run lets go of held producers when there is evidence, until ctx ends.
 func (m *Membership) Run(ctx context.Context) error {

@@ -95,6 +95,20 @@ func TestGuardEnds(t *testing.T) {
 	})
 }
 
+// TestNegativeHeartbeatsConfirm: a registry that tells a negative interval does not
+// turn the confirmation back, nor keep it from ending a hold.
+func TestNegativeHeartbeatsConfirm(t *testing.T) {
+	running(t, func(_ *testing.T, r *rig) {
+		r.interval = -time.Hour
+		r.all("e", 1, "a", "b")
+		r.all("e", 2, "b")
+		r.beats(48 * time.Hour)
+		r.want("a", "b") // a minute's silence counts for 15 s of it
+		r.beats(49 * time.Hour)
+		r.want("b")
+	})
+}
+
 // TestOldEpochStays: the epoch of a hold is that of the set which had it.
 func TestOldEpochStays(t *testing.T) {
 	running(t, func(_ *testing.T, r *rig) {

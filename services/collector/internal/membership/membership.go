@@ -169,7 +169,7 @@ func (m *Membership) Take(ctx context.Context, frame assignment.Frame) (Event, e
 	if b, ok := frame.(*assignment.Begin); ok {
 		m.lastBegin = Subscription{b.SubscriptionID, b.RegistryInstanceID}
 		m.snapshot = b.SnapshotID
-		m.beat = min(b.HeartbeatInterval, maxHeartbeat)
+		m.beat = BeatOf(b.HeartbeatInterval)
 	}
 	had := m.accepted.Position
 	sealed, err := m.assembler.Add(frame)

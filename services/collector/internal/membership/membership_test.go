@@ -1,6 +1,7 @@
 package membership_test
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"slices"
@@ -28,8 +29,11 @@ type rig struct {
 	applied map[assignment.ProducerID]bool
 	stale   map[assignment.ProducerID]bool
 	serial  uint64
-	survey  guard.Survey
-	logged  strings.Builder
+
+	// interval is that of heartbeats as the registry says it; zero: a minute.
+	interval time.Duration
+	survey   guard.Survey
+	logged   strings.Builder
 }
 
 func newRig(t *testing.T, resume membership.State) *rig {
@@ -123,7 +127,7 @@ func (r *rig) play(scope assignment.Scope, epoch assignment.Epoch, revision assi
 	chunk.SnapshotID = r.serial
 	frames := []assignment.Frame{
 		&assignment.Begin{
-			SnapshotID: r.serial, SubscriptionID: "s", Epoch: epoch, Revision: revision, Scope: scope, HeartbeatInterval: time.Minute,
+			SnapshotID: r.serial, SubscriptionID: "s", Epoch: epoch, Revision: revision, Scope: scope, HeartbeatInterval: cmp.Or(r.interval, time.Minute),
 			ExpectedUpserts: int64(len(chunk.Assignments)), AssignmentFormat: assignment.AssignmentFormat,
 		},
 		chunk,
