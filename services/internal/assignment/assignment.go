@@ -15,8 +15,10 @@ type Role uint8
 
 // The roles, numbered as in the protocol: the number is part of the digest.
 const (
-	RoleUnspecified Role = 0
-	RoleOwner       Role = 1
+	RoleUnspecified   Role = 0
+	RoleOwner         Role = 1
+	RoleHandoffSource Role = 2
+	RoleHandoffTarget Role = 3
 )
 
 // A Format is how a producer writes its metrics, numbered as in the protocol.
@@ -59,6 +61,10 @@ type Assignment struct {
 	IgnoreTimestamps bool
 	Limits           Limits
 	FallbackFormat   Format
+
+	// Permanent says that the producer has no lease. It makes no difference to
+	// collecting.
+	Permanent bool
 }
 
 // ID is the producer's id. With Hash it makes *Assignment a Member.
@@ -79,5 +85,6 @@ func (a *Assignment) SameWork(b *Assignment) bool {
 		a.IgnoreTimestamps == b.IgnoreTimestamps &&
 		a.Limits == b.Limits &&
 		a.FallbackFormat == b.FallbackFormat &&
+		a.Permanent == b.Permanent &&
 		slices.Equal(a.Labels, b.Labels)
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
 
-// MaxListed is how many held or unrunnable producers one acknowledgement lists.
+// MaxListed is how many held, collected or unrunnable producers one
+// acknowledgement lists.
 const MaxListed = 1000
 
 // An Unrunnable assignment is accepted and not run.
@@ -34,6 +35,7 @@ type Acknowledgement struct {
 	Persisted       bool
 	HeldCount       int64
 	Held            []assignment.ProducerID
+	Collected       []assignment.ProducerID
 	UnrunnableCount int64
 	Unrunnable      []Unrunnable
 }
@@ -63,6 +65,9 @@ func EncodeAcknowledge(a *Acknowledgement) *registryv1.AcknowledgeRequest {
 	}
 	for i, id := range a.Held {
 		m.HeldProducerIds[i] = string(id)
+	}
+	for _, id := range a.Collected {
+		m.CollectedProducerIds = append(m.CollectedProducerIds, string(id))
 	}
 	for i, u := range a.Unrunnable {
 		m.Unrunnable[i] = &registryv1.UnrunnableAssignment{ProducerId: string(u.ProducerID), Reason: u.Reason}
@@ -114,7 +119,8 @@ func DecodeAcknowledge(m *registryv1.AcknowledgeRequest) (*Acknowledgement, erro
 	default:
 		v.add("outcome", "%d is not known", m.GetOutcome())
 	}
-	a.Held = decodeHeld(m.GetHeldProducerIds(), &v)
+	a.Held = decodeListed(m.GetHeldProducerIds(), "held_producer_ids", &v)
+	a.Collected = decodeListed(m.GetCollectedProducerIds(), "collected_producer_ids", &v)
 	a.Unrunnable = decodeUnrunnable(m.GetUnrunnable(), &v)
 	return a, v.err()
 }
@@ -133,21 +139,21 @@ func decodeRefusal(m *registryv1.Refusal, v *Violations) *assignment.Refusal {
 	return r
 }
 
-func decodeHeld(ids []string, v *Violations) []assignment.ProducerID {
+func decodeListed(ids []string, field string, v *Violations) []assignment.ProducerID {
 	if len(ids) > MaxListed {
-		v.add("held_producer_ids", "%d producers, at most %d are allowed", len(ids), MaxListed)
+		v.add(field, "%d producers, at most %d are allowed", len(ids), MaxListed)
 		return nil
 	}
-	held := make([]assignment.ProducerID, 0, len(ids))
+	listed := make([]assignment.ProducerID, 0, len(ids))
 	for i, s := range ids {
 		id, err := assignment.ParseProducerID(s)
 		if err != nil {
-			v.add("held_producer_ids["+strconv.Itoa(i)+"]", "%v", err)
+			v.add(field+"["+strconv.Itoa(i)+"]", "%v", err)
 			return nil
 		}
-		held = append(held, id)
+		listed = append(listed, id)
 	}
-	return held
+	return listed
 }
 
 func decodeUnrunnable(ms []*registryv1.UnrunnableAssignment, v *Violations) []Unrunnable {

@@ -95,6 +95,7 @@ func assignmentMessage(a *assignment.Assignment) *registryv1.Assignment {
 		HonorLabels:      a.HonorLabels,
 		IgnoreTimestamps: a.IgnoreTimestamps,
 		FallbackFormat:   registryv1.ExpositionFormat(a.FallbackFormat),
+		Permanent:        a.Permanent,
 	}
 	if a.Limits != (assignment.Limits{}) {
 		m.Limits = &registryv1.CollectionLimits{
@@ -139,6 +140,7 @@ func decodeAssignment(m *registryv1.Assignment) (*assignment.Assignment, error) 
 		HonorLabels:      m.GetHonorLabels(),
 		IgnoreTimestamps: m.GetIgnoreTimestamps(),
 		FallbackFormat:   assignment.Format(m.GetFallbackFormat()),
+		Permanent:        m.GetPermanent(),
 		Limits: assignment.Limits{
 			MaxBodyBytes:       limits.GetMaxBodyBytes(),
 			MaxSamples:         limits.GetMaxSampleCount(),

@@ -24,6 +24,14 @@ const (
 	MaxLabels       = 64
 	MaxLabelBytes   = 8 << 10
 	maxTextBytes    = 128
+
+	MinLease      = 10 * time.Second
+	MaxLease      = 24 * time.Hour
+	DefaultLease  = 10 * time.Minute
+	MaxExpiry     = 30 * 24 * time.Hour
+	DefaultExpiry = time.Hour
+	MaxRate       = 10_000_000 // samples per second, of a producer
+	MaxCapacity   = 1e12       // samples per second, of a collector
 )
 
 // A Registration is a producer that asks to be collected.
@@ -39,6 +47,17 @@ type Registration struct {
 
 	// Hint is the collector of the producer's last answer, or empty.
 	Hint assignment.CollectorID
+
+	// Lease is how long the registration lives without being renewed, and
+	// ExpireAfter how long the producer must be silent before it is struck off.
+	// Both are zero for a permanent one.
+	Lease       time.Duration
+	ExpireAfter time.Duration
+
+	// Zone may be empty. Rate is about how many samples a second it yields; zero
+	// when that is not told.
+	Zone string
+	Rate float64
 }
 
 // DecodeProducer checks a registration. field is the path of the message; the
@@ -75,7 +94,49 @@ func DecodeProducer(m *registryv1.Producer, field string) (*Registration, error)
 		r.Hint, err = assignment.ParseCollectorID(s)
 		v.check(field+".last_collector_id", err)
 	}
+	decodeLife(m, field, r, &v)
+	r.Zone = decodeZone(m.GetZone(), field+".zone", &v)
+	r.Rate = decodeRate(m.GetExpectedSamplesPerSecond(), MaxRate, field+".expected_samples_per_second", &v)
 	return r, v.err()
+}
+
+// decodeLife decides whether a producer has a lease, and which.
+func decodeLife(m *registryv1.Producer, field string, r *Registration, v *Violations) {
+	r.Assignment.Permanent = m.GetInstanceId() == ""
+	if m.Permanent != nil {
+		r.Assignment.Permanent = m.GetPermanent()
+	}
+	if r.Assignment.Permanent {
+		if m.GetLeaseDuration() != nil {
+			v.add(field+".lease_duration", "is not for a permanent producer; one without an instance_id is permanent unless permanent is false")
+		}
+		if m.GetExpireAfter() != nil {
+			v.add(field+".expire_after", "is not for a permanent producer; one without an instance_id is permanent unless permanent is false")
+		}
+		return
+	}
+	r.Lease = decodeSpan(m.GetLeaseDuration(), field+".lease_duration", DefaultLease, MinLease, MaxLease, v)
+	r.ExpireAfter = decodeSpan(m.GetExpireAfter(), field+".expire_after", max(DefaultExpiry, r.Lease), r.Lease, MaxExpiry, v)
+}
+
+func decodeZone(s, field string, v *Violations) string {
+	switch {
+	case len(s) > maxTextBytes:
+		v.add(field, "%d bytes, at most %d are allowed", len(s), maxTextBytes)
+	case !utf8.ValidString(s):
+		v.add(field, "is not valid UTF-8")
+	default:
+		return s
+	}
+	return ""
+}
+
+func decodeRate(rate, most float64, field string, v *Violations) float64 {
+	if !(rate >= 0 && rate <= most) { // NaN is neither
+		v.add(field, "%v, want 0 to %v", rate, most)
+		return 0
+	}
+	return rate
 }
 
 func decodeTimes(m *registryv1.Producer, field string, a *assignment.Assignment, v *Violations) {
@@ -208,6 +269,11 @@ type CollectorInfo struct {
 	IntrospectionEndpoint string
 	Labels                []assignment.Label
 	SoftwareVersion       string
+
+	// Capacity is how many samples a second it is made for; zero when it does
+	// not tell.
+	Capacity float64
+	Zone     string
 }
 
 // DecodeCollector checks the registration of a collector; the error is
@@ -237,6 +303,8 @@ func DecodeCollector(m *registryv1.Collector) (*CollectorInfo, error) {
 		v.add("collector.software_version", "%d bytes, at most %d are allowed", n, maxTextBytes)
 	}
 	c.Labels = decodeRequestLabels(m.GetLabels(), "collector.labels", &v)
+	c.Capacity = decodeRate(m.GetCapacitySamplesPerSecond(), MaxCapacity, "collector.capacity_samples_per_second", &v)
+	c.Zone = decodeZone(m.GetZone(), "collector.zone", &v)
 	return c, v.err()
 }
 
@@ -248,6 +316,9 @@ func EncodeCollector(c *CollectorInfo) *registryv1.Collector {
 		IntrospectionEndpoint: c.IntrospectionEndpoint,
 		Labels:                EncodeLabels(c.Labels),
 		SoftwareVersion:       c.SoftwareVersion,
+
+		CapacitySamplesPerSecond: c.Capacity,
+		Zone:                     c.Zone,
 	}
 }
 

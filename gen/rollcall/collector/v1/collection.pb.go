@@ -1202,6 +1202,256 @@ func (x *ReleaseHeldResponse) GetPersisted() bool {
 	return false
 }
 
+// WitnessRequest asks for a page of testimonies.
+type WitnessRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only these, at most 1,000. Those that are not applied are left out of the
+	// answer. Empty: all.
+	ProducerIds []string `protobuf:"bytes,1,rep,name=producer_ids,json=producerIds,proto3" json:"producer_ids,omitempty"`
+	// Only those whose last collection failed.
+	Failing bool `protobuf:"varint,2,opt,name=failing,proto3" json:"failing,omitempty"`
+	// Most testimonies in the answer: 1 to 10,000, default 1,000. More is answered
+	// with 10,000.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; all else as for that page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessRequest) Reset() {
+	*x = WitnessRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessRequest) ProtoMessage() {}
+
+func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
+func (*WitnessRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WitnessRequest) GetProducerIds() []string {
+	if x != nil {
+		return x.ProducerIds
+	}
+	return nil
+}
+
+func (x *WitnessRequest) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *WitnessRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *WitnessRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A Testimony is how one producer answers.
+type Testimony struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The producer.
+	ProducerId string `protobuf:"bytes,1,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
+	// Since when its collections have failed; absent when the last one succeeded,
+	// and before the first one.
+	FailingSince *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	// How many have failed since the last success.
+	FailureCount int64 `protobuf:"varint,3,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
+	// Why the last one failed.
+	FailureReason FailureReason `protobuf:"varint,4,opt,name=failure_reason,json=failureReason,proto3,enum=rollcall.collector.v1.FailureReason" json:"failure_reason,omitempty"`
+	// How many samples a second it yields, by its last collection that succeeded;
+	// 0 before the first one.
+	SamplesPerSecond float64 `protobuf:"fixed64,5,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
+	// Whether any collection has succeeded since it was applied here.
+	Collected bool `protobuf:"varint,6,opt,name=collected,proto3" json:"collected,omitempty"`
+	// Whether its last answer named it in the header Rollcall-Producer.
+	Identified    bool `protobuf:"varint,7,opt,name=identified,proto3" json:"identified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Testimony) Reset() {
+	*x = Testimony{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Testimony) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Testimony) ProtoMessage() {}
+
+func (x *Testimony) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Testimony.ProtoReflect.Descriptor instead.
+func (*Testimony) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Testimony) GetProducerId() string {
+	if x != nil {
+		return x.ProducerId
+	}
+	return ""
+}
+
+func (x *Testimony) GetFailingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailingSince
+	}
+	return nil
+}
+
+func (x *Testimony) GetFailureCount() int64 {
+	if x != nil {
+		return x.FailureCount
+	}
+	return 0
+}
+
+func (x *Testimony) GetFailureReason() FailureReason {
+	if x != nil {
+		return x.FailureReason
+	}
+	return FailureReason_FAILURE_REASON_UNSPECIFIED
+}
+
+func (x *Testimony) GetSamplesPerSecond() float64 {
+	if x != nil {
+		return x.SamplesPerSecond
+	}
+	return 0
+}
+
+func (x *Testimony) GetCollected() bool {
+	if x != nil {
+		return x.Collected
+	}
+	return false
+}
+
+func (x *Testimony) GetIdentified() bool {
+	if x != nil {
+		return x.Identified
+	}
+	return false
+}
+
+// WitnessResponse is a page of testimonies.
+type WitnessResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector.
+	CollectorId string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
+	// Its process.
+	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// The testimonies, by producer id.
+	Testimonies []*Testimony `protobuf:"bytes,3,rep,name=testimonies,proto3" json:"testimonies,omitempty"`
+	// Asks for the next page; empty at the end.
+	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessResponse) Reset() {
+	*x = WitnessResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessResponse) ProtoMessage() {}
+
+func (x *WitnessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessResponse.ProtoReflect.Descriptor instead.
+func (*WitnessResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WitnessResponse) GetCollectorId() string {
+	if x != nil {
+		return x.CollectorId
+	}
+	return ""
+}
+
+func (x *WitnessResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *WitnessResponse) GetTestimonies() []*Testimony {
+	if x != nil {
+		return x.Testimonies
+	}
+	return nil
+}
+
+func (x *WitnessResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_rollcall_collector_v1_collection_proto protoreflect.FileDescriptor
 
 const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
@@ -1303,7 +1553,30 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x13ReleaseHeldResponse\x12%\n" +
 	"\x0ereleased_count\x18\x01 \x01(\x03R\rreleasedCount\x121\n" +
 	"\x15not_held_producer_ids\x18\x02 \x03(\tR\x12notHeldProducerIds\x12\x1c\n" +
-	"\tpersisted\x18\x03 \x01(\bR\tpersisted*\xdb\x02\n" +
+	"\tpersisted\x18\x03 \x01(\bR\tpersisted\"\x89\x01\n" +
+	"\x0eWitnessRequest\x12!\n" +
+	"\fproducer_ids\x18\x01 \x03(\tR\vproducerIds\x12\x18\n" +
+	"\afailing\x18\x02 \x01(\bR\afailing\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xcb\x02\n" +
+	"\tTestimony\x12\x1f\n" +
+	"\vproducer_id\x18\x01 \x01(\tR\n" +
+	"producerId\x12?\n" +
+	"\rfailing_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x12#\n" +
+	"\rfailure_count\x18\x03 \x01(\x03R\ffailureCount\x12K\n" +
+	"\x0efailure_reason\x18\x04 \x01(\x0e2$.rollcall.collector.v1.FailureReasonR\rfailureReason\x12,\n" +
+	"\x12samples_per_second\x18\x05 \x01(\x01R\x10samplesPerSecond\x12\x1c\n" +
+	"\tcollected\x18\x06 \x01(\bR\tcollected\x12\x1e\n" +
+	"\n" +
+	"identified\x18\a \x01(\bR\n" +
+	"identified\"\xc1\x01\n" +
+	"\x0fWitnessResponse\x12!\n" +
+	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x12B\n" +
+	"\vtestimonies\x18\x03 \x03(\v2 .rollcall.collector.v1.TestimonyR\vtestimonies\x12&\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken*\xdb\x02\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNREACHABLE\x10\x01\x12\x1a\n" +
@@ -1316,7 +1589,7 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x16FAILURE_REASON_OVERLAP\x10\b\x12\x19\n" +
 	"\x15FAILURE_REASON_BUDGET\x10\t\x12\x18\n" +
 	"\x14FAILURE_REASON_STORE\x10\n" +
-	"2\x83\x05\n" +
+	"2\xdd\x05\n" +
 	"\x11CollectionService\x12j\n" +
 	"\rGetMembership\x12+.rollcall.collector.v1.GetMembershipRequest\x1a,.rollcall.collector.v1.GetMembershipResponse\x12p\n" +
 	"\x0fListCollections\x12-.rollcall.collector.v1.ListCollectionsRequest\x1a..rollcall.collector.v1.ListCollectionsResponse\x12j\n" +
@@ -1324,7 +1597,8 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\n" +
 	"CollectNow\x12(.rollcall.collector.v1.CollectNowRequest\x1a).rollcall.collector.v1.CollectNowResponse\x12[\n" +
 	"\bListHeld\x12&.rollcall.collector.v1.ListHeldRequest\x1a'.rollcall.collector.v1.ListHeldResponse\x12d\n" +
-	"\vReleaseHeld\x12).rollcall.collector.v1.ReleaseHeldRequest\x1a*.rollcall.collector.v1.ReleaseHeldResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
+	"\vReleaseHeld\x12).rollcall.collector.v1.ReleaseHeldRequest\x1a*.rollcall.collector.v1.ReleaseHeldResponse\x12X\n" +
+	"\aWitness\x12%.rollcall.collector.v1.WitnessRequest\x1a&.rollcall.collector.v1.WitnessResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
 
 var (
 	file_rollcall_collector_v1_collection_proto_rawDescOnce sync.Once
@@ -1339,7 +1613,7 @@ func file_rollcall_collector_v1_collection_proto_rawDescGZIP() []byte {
 }
 
 var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_rollcall_collector_v1_collection_proto_goTypes = []any{
 	(FailureReason)(0),              // 0: rollcall.collector.v1.FailureReason
 	(*CollectionResult)(nil),        // 1: rollcall.collector.v1.CollectionResult
@@ -1357,49 +1631,57 @@ var file_rollcall_collector_v1_collection_proto_goTypes = []any{
 	(*ListHeldResponse)(nil),        // 13: rollcall.collector.v1.ListHeldResponse
 	(*ReleaseHeldRequest)(nil),      // 14: rollcall.collector.v1.ReleaseHeldRequest
 	(*ReleaseHeldResponse)(nil),     // 15: rollcall.collector.v1.ReleaseHeldResponse
-	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 17: google.protobuf.Duration
-	(*v1.Assignment)(nil),           // 18: rollcall.registry.v1.Assignment
-	(*v1.Refusal)(nil),              // 19: rollcall.registry.v1.Refusal
-	(v1.RemovalCause)(0),            // 20: rollcall.registry.v1.RemovalCause
+	(*WitnessRequest)(nil),          // 16: rollcall.collector.v1.WitnessRequest
+	(*Testimony)(nil),               // 17: rollcall.collector.v1.Testimony
+	(*WitnessResponse)(nil),         // 18: rollcall.collector.v1.WitnessResponse
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 20: google.protobuf.Duration
+	(*v1.Assignment)(nil),           // 21: rollcall.registry.v1.Assignment
+	(*v1.Refusal)(nil),              // 22: rollcall.registry.v1.Refusal
+	(v1.RemovalCause)(0),            // 23: rollcall.registry.v1.RemovalCause
 }
 var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
-	16, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
-	17, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
+	19, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
+	20, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
 	0,  // 2: rollcall.collector.v1.CollectionResult.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	18, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
-	16, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
+	21, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
+	19, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
-	16, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
-	16, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
-	16, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	19, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	19, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
+	19, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
+	19, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	22, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
 	2,  // 10: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
 	2,  // 11: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
 	1,  // 12: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	18, // 13: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
-	16, // 14: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
-	17, // 15: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
-	20, // 16: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
-	16, // 17: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	21, // 13: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	19, // 14: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	20, // 15: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	23, // 16: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	19, // 17: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
 	11, // 18: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
-	3,  // 19: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	5,  // 20: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	7,  // 21: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	9,  // 22: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	12, // 23: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
-	14, // 24: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
-	4,  // 25: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	6,  // 26: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	8,  // 27: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	10, // 28: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	13, // 29: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
-	15, // 30: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	19, // 19: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
+	0,  // 20: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
+	17, // 21: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
+	3,  // 22: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	5,  // 23: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	7,  // 24: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	9,  // 25: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	12, // 26: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	14, // 27: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	16, // 28: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
+	4,  // 29: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	6,  // 30: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	8,  // 31: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	10, // 32: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	13, // 33: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	15, // 34: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	18, // 35: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
+	29, // [29:36] is the sub-list for method output_type
+	22, // [22:29] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }
@@ -1413,7 +1695,7 @@ func file_rollcall_collector_v1_collection_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_collector_v1_collection_proto_rawDesc), len(file_rollcall_collector_v1_collection_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

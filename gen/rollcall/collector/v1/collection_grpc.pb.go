@@ -27,6 +27,7 @@ const (
 	CollectionService_CollectNow_FullMethodName      = "/rollcall.collector.v1.CollectionService/CollectNow"
 	CollectionService_ListHeld_FullMethodName        = "/rollcall.collector.v1.CollectionService/ListHeld"
 	CollectionService_ReleaseHeld_FullMethodName     = "/rollcall.collector.v1.CollectionService/ReleaseHeld"
+	CollectionService_Witness_FullMethodName         = "/rollcall.collector.v1.CollectionService/Witness"
 )
 
 // CollectionServiceClient is the client API for CollectionService service.
@@ -74,6 +75,12 @@ type CollectionServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT.
 	ReleaseHeld(ctx context.Context, in *ReleaseHeldRequest, opts ...grpc.CallOption) (*ReleaseHeldResponse, error)
+	// Witness answers how the applied producers answer, in the order of their ids:
+	// for a registry that asks before it strikes anybody off, and to share out the
+	// load.
+	//
+	// Errors: INVALID_ARGUMENT.
+	Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error)
 }
 
 type collectionServiceClient struct {
@@ -144,6 +151,16 @@ func (c *collectionServiceClient) ReleaseHeld(ctx context.Context, in *ReleaseHe
 	return out, nil
 }
 
+func (c *collectionServiceClient) Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WitnessResponse)
+	err := c.cc.Invoke(ctx, CollectionService_Witness_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CollectionServiceServer is the server API for CollectionService service.
 // All implementations must embed UnimplementedCollectionServiceServer
 // for forward compatibility.
@@ -189,6 +206,12 @@ type CollectionServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT.
 	ReleaseHeld(context.Context, *ReleaseHeldRequest) (*ReleaseHeldResponse, error)
+	// Witness answers how the applied producers answer, in the order of their ids:
+	// for a registry that asks before it strikes anybody off, and to share out the
+	// load.
+	//
+	// Errors: INVALID_ARGUMENT.
+	Witness(context.Context, *WitnessRequest) (*WitnessResponse, error)
 	mustEmbedUnimplementedCollectionServiceServer()
 }
 
@@ -216,6 +239,9 @@ func (UnimplementedCollectionServiceServer) ListHeld(context.Context, *ListHeldR
 }
 func (UnimplementedCollectionServiceServer) ReleaseHeld(context.Context, *ReleaseHeldRequest) (*ReleaseHeldResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReleaseHeld not implemented")
+}
+func (UnimplementedCollectionServiceServer) Witness(context.Context, *WitnessRequest) (*WitnessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Witness not implemented")
 }
 func (UnimplementedCollectionServiceServer) mustEmbedUnimplementedCollectionServiceServer() {}
 func (UnimplementedCollectionServiceServer) testEmbeddedByValue()                           {}
@@ -346,6 +372,24 @@ func _CollectionService_ReleaseHeld_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CollectionService_Witness_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WitnessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).Witness(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_Witness_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).Witness(ctx, req.(*WitnessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CollectionService_ServiceDesc is the grpc.ServiceDesc for CollectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -376,6 +420,10 @@ var CollectionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseHeld",
 			Handler:    _CollectionService_ReleaseHeld_Handler,
+		},
+		{
+			MethodName: "Witness",
+			Handler:    _CollectionService_Witness_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

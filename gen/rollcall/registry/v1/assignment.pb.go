@@ -87,6 +87,16 @@ const (
 	Role_ROLE_UNSPECIFIED Role = 0
 	// The collector collects the producer.
 	Role_ROLE_OWNER Role = 1
+	// The collector collects the producer until another one, which has been given
+	// it, does.
+	Role_ROLE_HANDOFF_SOURCE Role = 2
+	// The collector has been given the producer, and another one, or none, goes on
+	// with it until this one has collected it. It tries at once, again and again;
+	// what it tries is stored only if it stands within 5 s after an instant of the
+	// producer's grid, and then carries that instant. Until its first success it
+	// stores nothing else of the producer, no failure either. It tells of the
+	// success in AcknowledgeRequest.collected_producer_ids.
+	Role_ROLE_HANDOFF_TARGET Role = 3
 )
 
 // Enum value maps for Role.
@@ -94,10 +104,14 @@ var (
 	Role_name = map[int32]string{
 		0: "ROLE_UNSPECIFIED",
 		1: "ROLE_OWNER",
+		2: "ROLE_HANDOFF_SOURCE",
+		3: "ROLE_HANDOFF_TARGET",
 	}
 	Role_value = map[string]int32{
-		"ROLE_UNSPECIFIED": 0,
-		"ROLE_OWNER":       1,
+		"ROLE_UNSPECIFIED":    0,
+		"ROLE_OWNER":          1,
+		"ROLE_HANDOFF_SOURCE": 2,
+		"ROLE_HANDOFF_TARGET": 3,
 	}
 )
 
@@ -305,6 +319,8 @@ const (
 	GoAwayReason_GO_AWAY_REASON_UNSPECIFIED GoAwayReason = 0
 	// The registry process is about to stop.
 	GoAwayReason_GO_AWAY_REASON_SHUTDOWN GoAwayReason = 1
+	// The registry process cannot reach its store.
+	GoAwayReason_GO_AWAY_REASON_STORE_LOST GoAwayReason = 2
 )
 
 // Enum value maps for GoAwayReason.
@@ -312,10 +328,12 @@ var (
 	GoAwayReason_name = map[int32]string{
 		0: "GO_AWAY_REASON_UNSPECIFIED",
 		1: "GO_AWAY_REASON_SHUTDOWN",
+		2: "GO_AWAY_REASON_STORE_LOST",
 	}
 	GoAwayReason_value = map[string]int32{
 		"GO_AWAY_REASON_UNSPECIFIED": 0,
 		"GO_AWAY_REASON_SHUTDOWN":    1,
+		"GO_AWAY_REASON_STORE_LOST":  2,
 	}
 )
 
@@ -558,8 +576,11 @@ type Assignment struct {
 	Limits *CollectionLimits `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The format assumed when the answer's Content-Type tells none.
 	FallbackFormat ExpositionFormat `protobuf:"varint,12,opt,name=fallback_format,json=fallbackFormat,proto3,enum=rollcall.registry.v1.ExpositionFormat" json:"fallback_format,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether the producer has no lease. It makes no difference to collecting: the
+	// collectors keep it for a registry that has lost its store.
+	Permanent     bool `protobuf:"varint,15,opt,name=permanent,proto3" json:"permanent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
@@ -667,6 +688,13 @@ func (x *Assignment) GetFallbackFormat() ExpositionFormat {
 		return x.FallbackFormat
 	}
 	return ExpositionFormat_EXPOSITION_FORMAT_UNSPECIFIED
+}
+
+func (x *Assignment) GetPermanent() bool {
+	if x != nil {
+		return x.Permanent
+	}
+	return false
 }
 
 // AcceptedSet tells what a collector holds: its last sealed set.
@@ -1734,6 +1762,10 @@ type AcknowledgeRequest struct {
 	// Some of them, at most 1,000: all in turn, in the order of their ids, one
 	// acknowledgement after the other, and again once a minute. Empty between.
 	HeldProducerIds []string `protobuf:"bytes,14,rep,name=held_producer_ids,json=heldProducerIds,proto3" json:"held_producer_ids,omitempty"`
+	// Producers of the accepted set in the role HANDOFF_TARGET whose first
+	// collection here since then has succeeded, at most 1,000: all in turn, until
+	// the role changes. They count only with persisted.
+	CollectedProducerIds []string `protobuf:"bytes,15,rep,name=collected_producer_ids,json=collectedProducerIds,proto3" json:"collected_producer_ids,omitempty"`
 	// Assignments that are accepted and not run, at most 1,000.
 	Unrunnable []*UnrunnableAssignment `protobuf:"bytes,16,rep,name=unrunnable,proto3" json:"unrunnable,omitempty"`
 	// How many they are in all.
@@ -1870,6 +1902,13 @@ func (x *AcknowledgeRequest) GetHeldProducerIds() []string {
 	return nil
 }
 
+func (x *AcknowledgeRequest) GetCollectedProducerIds() []string {
+	if x != nil {
+		return x.CollectedProducerIds
+	}
+	return nil
+}
+
 func (x *AcknowledgeRequest) GetUnrunnable() []*UnrunnableAssignment {
 	if x != nil {
 		return x.Unrunnable
@@ -1945,7 +1984,7 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\x0emax_body_bytes\x18\x01 \x01(\x03R\fmaxBodyBytes\x12(\n" +
 	"\x10max_sample_count\x18\x02 \x01(\x05R\x0emaxSampleCount\x12&\n" +
 	"\x0fmax_label_count\x18\x03 \x01(\x05R\rmaxLabelCount\x121\n" +
-	"\x15max_label_value_bytes\x18\x04 \x01(\x05R\x12maxLabelValueBytes\"\x95\x04\n" +
+	"\x15max_label_value_bytes\x18\x04 \x01(\x05R\x12maxLabelValueBytes\"\xb3\x04\n" +
 	"\n" +
 	"Assignment\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
@@ -1960,7 +1999,8 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\x11ignore_timestamps\x18\n" +
 	" \x01(\bR\x10ignoreTimestamps\x12>\n" +
 	"\x06limits\x18\v \x01(\v2&.rollcall.registry.v1.CollectionLimitsR\x06limits\x12O\n" +
-	"\x0ffallback_format\x18\f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\"\xf0\x01\n" +
+	"\x0ffallback_format\x18\f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12\x1c\n" +
+	"\tpermanent\x18\x0f \x01(\bR\tpermanent\"\xf0\x01\n" +
 	"\vAcceptedSet\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1b\n" +
@@ -2051,7 +2091,7 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\x14UnrunnableAssignment\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
 	"producerId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa1\x05\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xd7\x05\n" +
 	"\x12AcknowledgeRequest\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -2072,7 +2112,8 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\tpersisted\x18\f \x01(\bR\tpersisted\x12\x1d\n" +
 	"\n" +
 	"held_count\x18\r \x01(\x03R\theldCount\x12*\n" +
-	"\x11held_producer_ids\x18\x0e \x03(\tR\x0fheldProducerIds\x12J\n" +
+	"\x11held_producer_ids\x18\x0e \x03(\tR\x0fheldProducerIds\x124\n" +
+	"\x16collected_producer_ids\x18\x0f \x03(\tR\x14collectedProducerIds\x12J\n" +
 	"\n" +
 	"unrunnable\x18\x10 \x03(\v2*.rollcall.registry.v1.UnrunnableAssignmentR\n" +
 	"unrunnable\x12)\n" +
@@ -2082,11 +2123,13 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\x10ExpositionFormat\x12!\n" +
 	"\x1dEXPOSITION_FORMAT_UNSPECIFIED\x10\x00\x12%\n" +
 	"!EXPOSITION_FORMAT_PROMETHEUS_TEXT\x10\x01\x12&\n" +
-	"\"EXPOSITION_FORMAT_OPENMETRICS_TEXT\x10\x02*,\n" +
+	"\"EXPOSITION_FORMAT_OPENMETRICS_TEXT\x10\x02*^\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
-	"ROLE_OWNER\x10\x01*\x7f\n" +
+	"ROLE_OWNER\x10\x01\x12\x17\n" +
+	"\x13ROLE_HANDOFF_SOURCE\x10\x02\x12\x17\n" +
+	"\x13ROLE_HANDOFF_TARGET\x10\x03*\x7f\n" +
 	"\rSnapshotScope\x12\x1e\n" +
 	"\x1aSNAPSHOT_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SNAPSHOT_SCOPE_ALL\x10\x01\x12\x1a\n" +
@@ -2100,10 +2143,11 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\x19REMOVAL_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREMOVAL_CAUSE_DEREGISTERED\x10\x01\x12\x1c\n" +
 	"\x18REMOVAL_CAUSE_HANDED_OFF\x10\x02\x12\x19\n" +
-	"\x15REMOVAL_CAUSE_EXPIRED\x10\x03*K\n" +
+	"\x15REMOVAL_CAUSE_EXPIRED\x10\x03*j\n" +
 	"\fGoAwayReason\x12\x1e\n" +
 	"\x1aGO_AWAY_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
-	"\x17GO_AWAY_REASON_SHUTDOWN\x10\x01*{\n" +
+	"\x17GO_AWAY_REASON_SHUTDOWN\x10\x01\x12\x1d\n" +
+	"\x19GO_AWAY_REASON_STORE_LOST\x10\x02*{\n" +
 	"\x12AcknowledgeOutcome\x12#\n" +
 	"\x1fACKNOWLEDGE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bACKNOWLEDGE_OUTCOME_APPLIED\x10\x01\x12\x1f\n" +

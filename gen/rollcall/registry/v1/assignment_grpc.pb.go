@@ -113,7 +113,8 @@ type AssignmentServiceClient interface {
 	// connection of the subscription, at most once per 100 ms, newest wins.
 	//
 	// The answer explains those of held_producer_ids that the registry knows to
-	// be rightly gone.
+	// be rightly gone. Those that it has given to another collector come back to
+	// this one's set as HANDOFF_SOURCE, and leave it as every handoff ends.
 	//
 	// Errors: INVALID_ARGUMENT, NOT_FOUND as for Subscribe; FAILED_PRECONDITION
 	// with the reason STALE_ACKNOWLEDGEMENT for another epoch, instance or
@@ -245,7 +246,8 @@ type AssignmentServiceServer interface {
 	// connection of the subscription, at most once per 100 ms, newest wins.
 	//
 	// The answer explains those of held_producer_ids that the registry knows to
-	// be rightly gone.
+	// be rightly gone. Those that it has given to another collector come back to
+	// this one's set as HANDOFF_SOURCE, and leave it as every handoff ends.
 	//
 	// Errors: INVALID_ARGUMENT, NOT_FOUND as for Subscribe; FAILED_PRECONDITION
 	// with the reason STALE_ACKNOWLEDGEMENT for another epoch, instance or

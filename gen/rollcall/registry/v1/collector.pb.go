@@ -32,6 +32,12 @@ const (
 	CollectorState_COLLECTOR_STATE_LIVE CollectorState = 1
 	// It has none. It may well go on collecting.
 	CollectorState_COLLECTOR_STATE_AWAY CollectorState = 2
+	// It is being drained and still has producers.
+	CollectorState_COLLECTOR_STATE_DRAINING CollectorState = 3
+	// It is drained and has no producer any more.
+	CollectorState_COLLECTOR_STATE_DRAINED CollectorState = 4
+	// It shall be one no more.
+	CollectorState_COLLECTOR_STATE_EXPUNGED CollectorState = 5
 )
 
 // Enum value maps for CollectorState.
@@ -40,11 +46,17 @@ var (
 		0: "COLLECTOR_STATE_UNSPECIFIED",
 		1: "COLLECTOR_STATE_LIVE",
 		2: "COLLECTOR_STATE_AWAY",
+		3: "COLLECTOR_STATE_DRAINING",
+		4: "COLLECTOR_STATE_DRAINED",
+		5: "COLLECTOR_STATE_EXPUNGED",
 	}
 	CollectorState_value = map[string]int32{
 		"COLLECTOR_STATE_UNSPECIFIED": 0,
 		"COLLECTOR_STATE_LIVE":        1,
 		"COLLECTOR_STATE_AWAY":        2,
+		"COLLECTOR_STATE_DRAINING":    3,
+		"COLLECTOR_STATE_DRAINED":     4,
+		"COLLECTOR_STATE_EXPUNGED":    5,
 	}
 )
 
@@ -86,6 +98,10 @@ type Collector struct {
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Where the collector's own CollectionService answers, host:port.
 	IntrospectionEndpoint string `protobuf:"bytes,3,opt,name=introspection_endpoint,json=introspectionEndpoint,proto3" json:"introspection_endpoint,omitempty"`
+	// How many samples a second it is made for. Default: as many as the others.
+	CapacitySamplesPerSecond float64 `protobuf:"fixed64,4,opt,name=capacity_samples_per_second,json=capacitySamplesPerSecond,proto3" json:"capacity_samples_per_second,omitempty"`
+	// Producers that name this zone are preferably given to it. At most 128 bytes.
+	Zone string `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
 	// What it is good to know it by, at most 64, 8 KiB in all.
 	Labels []*Label `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
 	// The version of its software, at most 128 bytes.
@@ -102,6 +118,9 @@ type Collector struct {
 	// Output only. How many assignments it cannot run, as of its last
 	// acknowledgement.
 	UnrunnableCount int64 `protobuf:"varint,35,opt,name=unrunnable_count,json=unrunnableCount,proto3" json:"unrunnable_count,omitempty"`
+	// Output only. How many samples a second its producers yield, as far as the
+	// registry knows.
+	SamplesPerSecond float64 `protobuf:"fixed64,36,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
 	// Output only. The epoch of its last acknowledgement.
 	AcknowledgedEpoch string `protobuf:"bytes,37,opt,name=acknowledged_epoch,json=acknowledgedEpoch,proto3" json:"acknowledged_epoch,omitempty"`
 	// Output only. The revision of its last acknowledgement.
@@ -112,7 +131,11 @@ type Collector struct {
 	// Output only. When its subscription began.
 	ConnectTime *timestamppb.Timestamp `protobuf:"bytes,40,opt,name=connect_time,json=connectTime,proto3" json:"connect_time,omitempty"`
 	// Output only. When it last acknowledged anything.
-	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,41,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,41,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// Output only. How many producers it collects until another collector does.
+	LeavingCount int64 `protobuf:"varint,43,opt,name=leaving_count,json=leavingCount,proto3" json:"leaving_count,omitempty"`
+	// Output only. When it was drained or expunged; absent when it was not.
+	DrainTime     *timestamppb.Timestamp `protobuf:"bytes,44,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,6 +191,20 @@ func (x *Collector) GetIntrospectionEndpoint() string {
 	return ""
 }
 
+func (x *Collector) GetCapacitySamplesPerSecond() float64 {
+	if x != nil {
+		return x.CapacitySamplesPerSecond
+	}
+	return 0
+}
+
+func (x *Collector) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
 func (x *Collector) GetLabels() []*Label {
 	if x != nil {
 		return x.Labels
@@ -217,6 +254,13 @@ func (x *Collector) GetUnrunnableCount() int64 {
 	return 0
 }
 
+func (x *Collector) GetSamplesPerSecond() float64 {
+	if x != nil {
+		return x.SamplesPerSecond
+	}
+	return 0
+}
+
 func (x *Collector) GetAcknowledgedEpoch() string {
 	if x != nil {
 		return x.AcknowledgedEpoch
@@ -248,6 +292,20 @@ func (x *Collector) GetConnectTime() *timestamppb.Timestamp {
 func (x *Collector) GetLastSeenTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *Collector) GetLeavingCount() int64 {
+	if x != nil {
+		return x.LeavingCount
+	}
+	return 0
+}
+
+func (x *Collector) GetDrainTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainTime
 	}
 	return nil
 }
@@ -425,7 +483,9 @@ type GetCollectorResponse struct {
 	// The epoch of revision.
 	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The revision of the view that answered.
-	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether the registry cannot reach its store, so that this may be old.
+	Stale         bool `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +539,13 @@ func (x *GetCollectorResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *GetCollectorResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 // ListCollectorsRequest asks for a page of collectors.
@@ -565,7 +632,9 @@ type ListCollectorsResponse struct {
 	// The epoch of revision.
 	Epoch string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The revision of the view that answered.
-	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether the registry cannot reach its store, so that this may be old.
+	Stale         bool `protobuf:"varint,5,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -628,16 +697,383 @@ func (x *ListCollectorsResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *ListCollectorsResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+// DrainCollectorRequest asks to drain a collector.
+type DrainCollectorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector's id.
+	CollectorId string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
+	// Only plan: answer who would get what, change nothing.
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainCollectorRequest) Reset() {
+	*x = DrainCollectorRequest{}
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainCollectorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainCollectorRequest) ProtoMessage() {}
+
+func (x *DrainCollectorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainCollectorRequest.ProtoReflect.Descriptor instead.
+func (*DrainCollectorRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_registry_v1_collector_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DrainCollectorRequest) GetCollectorId() string {
+	if x != nil {
+		return x.CollectorId
+	}
+	return ""
+}
+
+func (x *DrainCollectorRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// DrainCollectorResponse is what the drain does.
+type DrainCollectorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector as it is now.
+	Collector *Collector `protobuf:"bytes,1,opt,name=collector,proto3" json:"collector,omitempty"`
+	// Who would get what as things stand. Where a producer really goes is decided
+	// when it is moved.
+	Plan *PlacementPlan `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	// The epoch of revision.
+	Epoch string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision at which the collector's record was last written.
+	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainCollectorResponse) Reset() {
+	*x = DrainCollectorResponse{}
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainCollectorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainCollectorResponse) ProtoMessage() {}
+
+func (x *DrainCollectorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainCollectorResponse.ProtoReflect.Descriptor instead.
+func (*DrainCollectorResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_registry_v1_collector_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DrainCollectorResponse) GetCollector() *Collector {
+	if x != nil {
+		return x.Collector
+	}
+	return nil
+}
+
+func (x *DrainCollectorResponse) GetPlan() *PlacementPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *DrainCollectorResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *DrainCollectorResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// UndrainCollectorRequest asks to end a drain.
+type UndrainCollectorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector's id.
+	CollectorId   string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainCollectorRequest) Reset() {
+	*x = UndrainCollectorRequest{}
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainCollectorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainCollectorRequest) ProtoMessage() {}
+
+func (x *UndrainCollectorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainCollectorRequest.ProtoReflect.Descriptor instead.
+func (*UndrainCollectorRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_registry_v1_collector_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UndrainCollectorRequest) GetCollectorId() string {
+	if x != nil {
+		return x.CollectorId
+	}
+	return ""
+}
+
+// UndrainCollectorResponse is the collector without the drain.
+type UndrainCollectorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector as it is now.
+	Collector *Collector `protobuf:"bytes,1,opt,name=collector,proto3" json:"collector,omitempty"`
+	// The epoch of revision.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision at which the collector's record was last written.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainCollectorResponse) Reset() {
+	*x = UndrainCollectorResponse{}
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainCollectorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainCollectorResponse) ProtoMessage() {}
+
+func (x *UndrainCollectorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainCollectorResponse.ProtoReflect.Descriptor instead.
+func (*UndrainCollectorResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_registry_v1_collector_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UndrainCollectorResponse) GetCollector() *Collector {
+	if x != nil {
+		return x.Collector
+	}
+	return nil
+}
+
+func (x *UndrainCollectorResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *UndrainCollectorResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ExpungeCollectorRequest asks to end a collector.
+type ExpungeCollectorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector's id.
+	CollectorId string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
+	// Also if it is live and not drained.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpungeCollectorRequest) Reset() {
+	*x = ExpungeCollectorRequest{}
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpungeCollectorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpungeCollectorRequest) ProtoMessage() {}
+
+func (x *ExpungeCollectorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpungeCollectorRequest.ProtoReflect.Descriptor instead.
+func (*ExpungeCollectorRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_registry_v1_collector_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExpungeCollectorRequest) GetCollectorId() string {
+	if x != nil {
+		return x.CollectorId
+	}
+	return ""
+}
+
+func (x *ExpungeCollectorRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// ExpungeCollectorResponse is the collector that was ended.
+type ExpungeCollectorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The collector as it is now.
+	Collector *Collector `protobuf:"bytes,1,opt,name=collector,proto3" json:"collector,omitempty"`
+	// The epoch of revision.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision at which the collector's record was last written.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpungeCollectorResponse) Reset() {
+	*x = ExpungeCollectorResponse{}
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpungeCollectorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpungeCollectorResponse) ProtoMessage() {}
+
+func (x *ExpungeCollectorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_registry_v1_collector_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpungeCollectorResponse.ProtoReflect.Descriptor instead.
+func (*ExpungeCollectorResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_registry_v1_collector_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExpungeCollectorResponse) GetCollector() *Collector {
+	if x != nil {
+		return x.Collector
+	}
+	return nil
+}
+
+func (x *ExpungeCollectorResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *ExpungeCollectorResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_rollcall_registry_v1_collector_proto protoreflect.FileDescriptor
 
 const file_rollcall_registry_v1_collector_proto_rawDesc = "" +
 	"\n" +
-	"$rollcall/registry/v1/collector.proto\x12\x14rollcall.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\"\xda\x05\n" +
+	"$rollcall/registry/v1/collector.proto\x12\x14rollcall.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\x1a$rollcall/registry/v1/placement.proto\"\xbb\a\n" +
 	"\tCollector\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
 	"instanceId\x125\n" +
-	"\x16introspection_endpoint\x18\x03 \x01(\tR\x15introspectionEndpoint\x123\n" +
+	"\x16introspection_endpoint\x18\x03 \x01(\tR\x15introspectionEndpoint\x12=\n" +
+	"\x1bcapacity_samples_per_second\x18\x04 \x01(\x01R\x18capacitySamplesPerSecond\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\x123\n" +
 	"\x06labels\x18\x06 \x03(\v2\x1b.rollcall.registry.v1.LabelR\x06labels\x12)\n" +
 	"\x10software_version\x18\a \x01(\tR\x0fsoftwareVersion\x12\x1e\n" +
 	"\n" +
@@ -647,12 +1083,16 @@ const file_rollcall_registry_v1_collector_proto_rawDesc = "" +
 	"\x0eassigned_count\x18! \x01(\x03R\rassignedCount\x12\x1d\n" +
 	"\n" +
 	"held_count\x18\" \x01(\x03R\theldCount\x12)\n" +
-	"\x10unrunnable_count\x18# \x01(\x03R\x0funrunnableCount\x12-\n" +
+	"\x10unrunnable_count\x18# \x01(\x03R\x0funrunnableCount\x12,\n" +
+	"\x12samples_per_second\x18$ \x01(\x01R\x10samplesPerSecond\x12-\n" +
 	"\x12acknowledged_epoch\x18% \x01(\tR\x11acknowledgedEpoch\x123\n" +
 	"\x15acknowledged_revision\x18& \x01(\x03R\x14acknowledgedRevision\x12@\n" +
 	"\flast_refusal\x18' \x01(\v2\x1d.rollcall.registry.v1.RefusalR\vlastRefusal\x12=\n" +
 	"\fconnect_time\x18( \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\x12@\n" +
-	"\x0elast_seen_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"Y\n" +
+	"\x0elast_seen_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12#\n" +
+	"\rleaving_count\x18+ \x01(\x03R\fleavingCount\x129\n" +
+	"\n" +
+	"drain_time\x18, \x01(\v2\x1a.google.protobuf.TimestampR\tdrainTime\"Y\n" +
 	"\x18RegisterCollectorRequest\x12=\n" +
 	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\"\x8c\x01\n" +
 	"\x19RegisterCollectorResponse\x12=\n" +
@@ -661,32 +1101,61 @@ const file_rollcall_registry_v1_collector_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\"[\n" +
 	"\x13GetCollectorRequest\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12!\n" +
-	"\fmin_revision\x18\x02 \x01(\x03R\vminRevision\"\x87\x01\n" +
+	"\fmin_revision\x18\x02 \x01(\x03R\vminRevision\"\x9d\x01\n" +
 	"\x14GetCollectorResponse\x12=\n" +
 	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xb2\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xb2\x01\n" +
 	"\x15ListCollectorsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12!\n" +
 	"\fmin_revision\x18\x03 \x01(\x03R\vminRevision\x12:\n" +
-	"\x05state\x18\x04 \x01(\x0e2$.rollcall.registry.v1.CollectorStateR\x05state\"\xb3\x01\n" +
+	"\x05state\x18\x04 \x01(\x0e2$.rollcall.registry.v1.CollectorStateR\x05state\"\xc9\x01\n" +
 	"\x16ListCollectorsResponse\x12?\n" +
 	"\n" +
 	"collectors\x18\x01 \x03(\v2\x1f.rollcall.registry.v1.CollectorR\n" +
 	"collectors\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision*e\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05stale\x18\x05 \x01(\bR\x05stale\"_\n" +
+	"\x15DrainCollectorRequest\x12!\n" +
+	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\xc2\x01\n" +
+	"\x16DrainCollectorResponse\x12=\n" +
+	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\x127\n" +
+	"\x04plan\x18\x02 \x01(\v2#.rollcall.registry.v1.PlacementPlanR\x04plan\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\"<\n" +
+	"\x17UndrainCollectorRequest\x12!\n" +
+	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\"\x8b\x01\n" +
+	"\x18UndrainCollectorResponse\x12=\n" +
+	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"R\n" +
+	"\x17ExpungeCollectorRequest\x12!\n" +
+	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x8b\x01\n" +
+	"\x18ExpungeCollectorResponse\x12=\n" +
+	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision*\xbe\x01\n" +
 	"\x0eCollectorState\x12\x1f\n" +
 	"\x1bCOLLECTOR_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14COLLECTOR_STATE_LIVE\x10\x01\x12\x18\n" +
-	"\x14COLLECTOR_STATE_AWAY\x10\x022\xdc\x02\n" +
+	"\x14COLLECTOR_STATE_AWAY\x10\x02\x12\x1c\n" +
+	"\x18COLLECTOR_STATE_DRAINING\x10\x03\x12\x1b\n" +
+	"\x17COLLECTOR_STATE_DRAINED\x10\x04\x12\x1c\n" +
+	"\x18COLLECTOR_STATE_EXPUNGED\x10\x052\xaf\x05\n" +
 	"\x10CollectorService\x12t\n" +
 	"\x11RegisterCollector\x12..rollcall.registry.v1.RegisterCollectorRequest\x1a/.rollcall.registry.v1.RegisterCollectorResponse\x12e\n" +
 	"\fGetCollector\x12).rollcall.registry.v1.GetCollectorRequest\x1a*.rollcall.registry.v1.GetCollectorResponse\x12k\n" +
-	"\x0eListCollectors\x12+.rollcall.registry.v1.ListCollectorsRequest\x1a,.rollcall.registry.v1.ListCollectorsResponseBJZHgithub.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1;registryv1b\x06proto3"
+	"\x0eListCollectors\x12+.rollcall.registry.v1.ListCollectorsRequest\x1a,.rollcall.registry.v1.ListCollectorsResponse\x12k\n" +
+	"\x0eDrainCollector\x12+.rollcall.registry.v1.DrainCollectorRequest\x1a,.rollcall.registry.v1.DrainCollectorResponse\x12q\n" +
+	"\x10UndrainCollector\x12-.rollcall.registry.v1.UndrainCollectorRequest\x1a..rollcall.registry.v1.UndrainCollectorResponse\x12q\n" +
+	"\x10ExpungeCollector\x12-.rollcall.registry.v1.ExpungeCollectorRequest\x1a..rollcall.registry.v1.ExpungeCollectorResponseBJZHgithub.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1;registryv1b\x06proto3"
 
 var (
 	file_rollcall_registry_v1_collector_proto_rawDescOnce sync.Once
@@ -701,7 +1170,7 @@ func file_rollcall_registry_v1_collector_proto_rawDescGZIP() []byte {
 }
 
 var file_rollcall_registry_v1_collector_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rollcall_registry_v1_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_rollcall_registry_v1_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_rollcall_registry_v1_collector_proto_goTypes = []any{
 	(CollectorState)(0),               // 0: rollcall.registry.v1.CollectorState
 	(*Collector)(nil),                 // 1: rollcall.registry.v1.Collector
@@ -711,32 +1180,50 @@ var file_rollcall_registry_v1_collector_proto_goTypes = []any{
 	(*GetCollectorResponse)(nil),      // 5: rollcall.registry.v1.GetCollectorResponse
 	(*ListCollectorsRequest)(nil),     // 6: rollcall.registry.v1.ListCollectorsRequest
 	(*ListCollectorsResponse)(nil),    // 7: rollcall.registry.v1.ListCollectorsResponse
-	(*Label)(nil),                     // 8: rollcall.registry.v1.Label
-	(*Refusal)(nil),                   // 9: rollcall.registry.v1.Refusal
-	(*timestamppb.Timestamp)(nil),     // 10: google.protobuf.Timestamp
+	(*DrainCollectorRequest)(nil),     // 8: rollcall.registry.v1.DrainCollectorRequest
+	(*DrainCollectorResponse)(nil),    // 9: rollcall.registry.v1.DrainCollectorResponse
+	(*UndrainCollectorRequest)(nil),   // 10: rollcall.registry.v1.UndrainCollectorRequest
+	(*UndrainCollectorResponse)(nil),  // 11: rollcall.registry.v1.UndrainCollectorResponse
+	(*ExpungeCollectorRequest)(nil),   // 12: rollcall.registry.v1.ExpungeCollectorRequest
+	(*ExpungeCollectorResponse)(nil),  // 13: rollcall.registry.v1.ExpungeCollectorResponse
+	(*Label)(nil),                     // 14: rollcall.registry.v1.Label
+	(*Refusal)(nil),                   // 15: rollcall.registry.v1.Refusal
+	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
+	(*PlacementPlan)(nil),             // 17: rollcall.registry.v1.PlacementPlan
 }
 var file_rollcall_registry_v1_collector_proto_depIdxs = []int32{
-	8,  // 0: rollcall.registry.v1.Collector.labels:type_name -> rollcall.registry.v1.Label
+	14, // 0: rollcall.registry.v1.Collector.labels:type_name -> rollcall.registry.v1.Label
 	0,  // 1: rollcall.registry.v1.Collector.state:type_name -> rollcall.registry.v1.CollectorState
-	9,  // 2: rollcall.registry.v1.Collector.last_refusal:type_name -> rollcall.registry.v1.Refusal
-	10, // 3: rollcall.registry.v1.Collector.connect_time:type_name -> google.protobuf.Timestamp
-	10, // 4: rollcall.registry.v1.Collector.last_seen_time:type_name -> google.protobuf.Timestamp
-	1,  // 5: rollcall.registry.v1.RegisterCollectorRequest.collector:type_name -> rollcall.registry.v1.Collector
-	1,  // 6: rollcall.registry.v1.RegisterCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
-	1,  // 7: rollcall.registry.v1.GetCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
-	0,  // 8: rollcall.registry.v1.ListCollectorsRequest.state:type_name -> rollcall.registry.v1.CollectorState
-	1,  // 9: rollcall.registry.v1.ListCollectorsResponse.collectors:type_name -> rollcall.registry.v1.Collector
-	2,  // 10: rollcall.registry.v1.CollectorService.RegisterCollector:input_type -> rollcall.registry.v1.RegisterCollectorRequest
-	4,  // 11: rollcall.registry.v1.CollectorService.GetCollector:input_type -> rollcall.registry.v1.GetCollectorRequest
-	6,  // 12: rollcall.registry.v1.CollectorService.ListCollectors:input_type -> rollcall.registry.v1.ListCollectorsRequest
-	3,  // 13: rollcall.registry.v1.CollectorService.RegisterCollector:output_type -> rollcall.registry.v1.RegisterCollectorResponse
-	5,  // 14: rollcall.registry.v1.CollectorService.GetCollector:output_type -> rollcall.registry.v1.GetCollectorResponse
-	7,  // 15: rollcall.registry.v1.CollectorService.ListCollectors:output_type -> rollcall.registry.v1.ListCollectorsResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 2: rollcall.registry.v1.Collector.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	16, // 3: rollcall.registry.v1.Collector.connect_time:type_name -> google.protobuf.Timestamp
+	16, // 4: rollcall.registry.v1.Collector.last_seen_time:type_name -> google.protobuf.Timestamp
+	16, // 5: rollcall.registry.v1.Collector.drain_time:type_name -> google.protobuf.Timestamp
+	1,  // 6: rollcall.registry.v1.RegisterCollectorRequest.collector:type_name -> rollcall.registry.v1.Collector
+	1,  // 7: rollcall.registry.v1.RegisterCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
+	1,  // 8: rollcall.registry.v1.GetCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
+	0,  // 9: rollcall.registry.v1.ListCollectorsRequest.state:type_name -> rollcall.registry.v1.CollectorState
+	1,  // 10: rollcall.registry.v1.ListCollectorsResponse.collectors:type_name -> rollcall.registry.v1.Collector
+	1,  // 11: rollcall.registry.v1.DrainCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
+	17, // 12: rollcall.registry.v1.DrainCollectorResponse.plan:type_name -> rollcall.registry.v1.PlacementPlan
+	1,  // 13: rollcall.registry.v1.UndrainCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
+	1,  // 14: rollcall.registry.v1.ExpungeCollectorResponse.collector:type_name -> rollcall.registry.v1.Collector
+	2,  // 15: rollcall.registry.v1.CollectorService.RegisterCollector:input_type -> rollcall.registry.v1.RegisterCollectorRequest
+	4,  // 16: rollcall.registry.v1.CollectorService.GetCollector:input_type -> rollcall.registry.v1.GetCollectorRequest
+	6,  // 17: rollcall.registry.v1.CollectorService.ListCollectors:input_type -> rollcall.registry.v1.ListCollectorsRequest
+	8,  // 18: rollcall.registry.v1.CollectorService.DrainCollector:input_type -> rollcall.registry.v1.DrainCollectorRequest
+	10, // 19: rollcall.registry.v1.CollectorService.UndrainCollector:input_type -> rollcall.registry.v1.UndrainCollectorRequest
+	12, // 20: rollcall.registry.v1.CollectorService.ExpungeCollector:input_type -> rollcall.registry.v1.ExpungeCollectorRequest
+	3,  // 21: rollcall.registry.v1.CollectorService.RegisterCollector:output_type -> rollcall.registry.v1.RegisterCollectorResponse
+	5,  // 22: rollcall.registry.v1.CollectorService.GetCollector:output_type -> rollcall.registry.v1.GetCollectorResponse
+	7,  // 23: rollcall.registry.v1.CollectorService.ListCollectors:output_type -> rollcall.registry.v1.ListCollectorsResponse
+	9,  // 24: rollcall.registry.v1.CollectorService.DrainCollector:output_type -> rollcall.registry.v1.DrainCollectorResponse
+	11, // 25: rollcall.registry.v1.CollectorService.UndrainCollector:output_type -> rollcall.registry.v1.UndrainCollectorResponse
+	13, // 26: rollcall.registry.v1.CollectorService.ExpungeCollector:output_type -> rollcall.registry.v1.ExpungeCollectorResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_registry_v1_collector_proto_init() }
@@ -745,13 +1232,14 @@ func file_rollcall_registry_v1_collector_proto_init() {
 		return
 	}
 	file_rollcall_registry_v1_assignment_proto_init()
+	file_rollcall_registry_v1_placement_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_registry_v1_collector_proto_rawDesc), len(file_rollcall_registry_v1_collector_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

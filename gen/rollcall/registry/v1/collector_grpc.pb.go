@@ -22,6 +22,9 @@ const (
 	CollectorService_RegisterCollector_FullMethodName = "/rollcall.registry.v1.CollectorService/RegisterCollector"
 	CollectorService_GetCollector_FullMethodName      = "/rollcall.registry.v1.CollectorService/GetCollector"
 	CollectorService_ListCollectors_FullMethodName    = "/rollcall.registry.v1.CollectorService/ListCollectors"
+	CollectorService_DrainCollector_FullMethodName    = "/rollcall.registry.v1.CollectorService/DrainCollector"
+	CollectorService_UndrainCollector_FullMethodName  = "/rollcall.registry.v1.CollectorService/UndrainCollector"
+	CollectorService_ExpungeCollector_FullMethodName  = "/rollcall.registry.v1.CollectorService/ExpungeCollector"
 )
 
 // CollectorServiceClient is the client API for CollectorService service.
@@ -36,9 +39,12 @@ type CollectorServiceClient interface {
 	// instance again gets the same generation, and nothing is written unless
 	// something changed.
 	//
-	// A collector stays known when its process ends: its producers stay its own.
+	// A collector stays known when its process ends. Its producers stay its own
+	// for a time of grace; then they are handed off. Registering again ends no
+	// drain.
 	//
-	// Errors: INVALID_ARGUMENT; ABORTED with the reason INSTANCE_REPLACED when a
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason EXPUNGED;
+	// ABORTED with the reason INSTANCE_REPLACED when a
 	// newer instance of this collector has registered; RESOURCE_EXHAUSTED with the
 	// reason TOO_MANY_COLLECTORS for a new collector beyond the registry's bound.
 	RegisterCollector(ctx context.Context, in *RegisterCollectorRequest, opts ...grpc.CallOption) (*RegisterCollectorResponse, error)
@@ -50,6 +56,26 @@ type CollectorServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT.
 	ListCollectors(ctx context.Context, in *ListCollectorsRequest, opts ...grpc.CallOption) (*ListCollectorsResponse, error)
+	// DrainCollector hands everything that a collector has to the others, each
+	// producer to one that collects it before this one stops. It stays subscribed,
+	// is given nothing new, and is DRAINED when the last has left. It is
+	// idempotent.
+	//
+	// Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION with the reason
+	// NO_OTHER_COLLECTOR when there is no other one to hand anything to, EXPUNGED.
+	DrainCollector(ctx context.Context, in *DrainCollectorRequest, opts ...grpc.CallOption) (*DrainCollectorResponse, error)
+	// UndrainCollector lets a collector be given producers again, also one that
+	// was expunged. What was handed off does not come back by itself.
+	//
+	// Errors: INVALID_ARGUMENT; NOT_FOUND.
+	UndrainCollector(ctx context.Context, in *UndrainCollectorRequest, opts ...grpc.CallOption) (*UndrainCollectorResponse, error)
+	// ExpungeCollector ends a collector: it may not subscribe any more, and what
+	// it had is given to others. If its process lives it goes on with all that it
+	// has, as held, until there is evidence for each.
+	//
+	// Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION with the reason
+	// NOT_DRAINED unless it is drained or has no subscription, or force is set.
+	ExpungeCollector(ctx context.Context, in *ExpungeCollectorRequest, opts ...grpc.CallOption) (*ExpungeCollectorResponse, error)
 }
 
 type collectorServiceClient struct {
@@ -90,6 +116,36 @@ func (c *collectorServiceClient) ListCollectors(ctx context.Context, in *ListCol
 	return out, nil
 }
 
+func (c *collectorServiceClient) DrainCollector(ctx context.Context, in *DrainCollectorRequest, opts ...grpc.CallOption) (*DrainCollectorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainCollectorResponse)
+	err := c.cc.Invoke(ctx, CollectorService_DrainCollector_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *collectorServiceClient) UndrainCollector(ctx context.Context, in *UndrainCollectorRequest, opts ...grpc.CallOption) (*UndrainCollectorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainCollectorResponse)
+	err := c.cc.Invoke(ctx, CollectorService_UndrainCollector_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *collectorServiceClient) ExpungeCollector(ctx context.Context, in *ExpungeCollectorRequest, opts ...grpc.CallOption) (*ExpungeCollectorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExpungeCollectorResponse)
+	err := c.cc.Invoke(ctx, CollectorService_ExpungeCollector_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CollectorServiceServer is the server API for CollectorService service.
 // All implementations must embed UnimplementedCollectorServiceServer
 // for forward compatibility.
@@ -102,9 +158,12 @@ type CollectorServiceServer interface {
 	// instance again gets the same generation, and nothing is written unless
 	// something changed.
 	//
-	// A collector stays known when its process ends: its producers stay its own.
+	// A collector stays known when its process ends. Its producers stay its own
+	// for a time of grace; then they are handed off. Registering again ends no
+	// drain.
 	//
-	// Errors: INVALID_ARGUMENT; ABORTED with the reason INSTANCE_REPLACED when a
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason EXPUNGED;
+	// ABORTED with the reason INSTANCE_REPLACED when a
 	// newer instance of this collector has registered; RESOURCE_EXHAUSTED with the
 	// reason TOO_MANY_COLLECTORS for a new collector beyond the registry's bound.
 	RegisterCollector(context.Context, *RegisterCollectorRequest) (*RegisterCollectorResponse, error)
@@ -116,6 +175,26 @@ type CollectorServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT.
 	ListCollectors(context.Context, *ListCollectorsRequest) (*ListCollectorsResponse, error)
+	// DrainCollector hands everything that a collector has to the others, each
+	// producer to one that collects it before this one stops. It stays subscribed,
+	// is given nothing new, and is DRAINED when the last has left. It is
+	// idempotent.
+	//
+	// Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION with the reason
+	// NO_OTHER_COLLECTOR when there is no other one to hand anything to, EXPUNGED.
+	DrainCollector(context.Context, *DrainCollectorRequest) (*DrainCollectorResponse, error)
+	// UndrainCollector lets a collector be given producers again, also one that
+	// was expunged. What was handed off does not come back by itself.
+	//
+	// Errors: INVALID_ARGUMENT; NOT_FOUND.
+	UndrainCollector(context.Context, *UndrainCollectorRequest) (*UndrainCollectorResponse, error)
+	// ExpungeCollector ends a collector: it may not subscribe any more, and what
+	// it had is given to others. If its process lives it goes on with all that it
+	// has, as held, until there is evidence for each.
+	//
+	// Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION with the reason
+	// NOT_DRAINED unless it is drained or has no subscription, or force is set.
+	ExpungeCollector(context.Context, *ExpungeCollectorRequest) (*ExpungeCollectorResponse, error)
 	mustEmbedUnimplementedCollectorServiceServer()
 }
 
@@ -134,6 +213,15 @@ func (UnimplementedCollectorServiceServer) GetCollector(context.Context, *GetCol
 }
 func (UnimplementedCollectorServiceServer) ListCollectors(context.Context, *ListCollectorsRequest) (*ListCollectorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCollectors not implemented")
+}
+func (UnimplementedCollectorServiceServer) DrainCollector(context.Context, *DrainCollectorRequest) (*DrainCollectorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainCollector not implemented")
+}
+func (UnimplementedCollectorServiceServer) UndrainCollector(context.Context, *UndrainCollectorRequest) (*UndrainCollectorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndrainCollector not implemented")
+}
+func (UnimplementedCollectorServiceServer) ExpungeCollector(context.Context, *ExpungeCollectorRequest) (*ExpungeCollectorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExpungeCollector not implemented")
 }
 func (UnimplementedCollectorServiceServer) mustEmbedUnimplementedCollectorServiceServer() {}
 func (UnimplementedCollectorServiceServer) testEmbeddedByValue()                          {}
@@ -210,6 +298,60 @@ func _CollectorService_ListCollectors_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CollectorService_DrainCollector_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainCollectorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectorServiceServer).DrainCollector(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectorService_DrainCollector_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectorServiceServer).DrainCollector(ctx, req.(*DrainCollectorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CollectorService_UndrainCollector_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainCollectorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectorServiceServer).UndrainCollector(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectorService_UndrainCollector_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectorServiceServer).UndrainCollector(ctx, req.(*UndrainCollectorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CollectorService_ExpungeCollector_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExpungeCollectorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectorServiceServer).ExpungeCollector(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectorService_ExpungeCollector_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectorServiceServer).ExpungeCollector(ctx, req.(*ExpungeCollectorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CollectorService_ServiceDesc is the grpc.ServiceDesc for CollectorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -228,6 +370,18 @@ var CollectorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListCollectors",
 			Handler:    _CollectorService_ListCollectors_Handler,
+		},
+		{
+			MethodName: "DrainCollector",
+			Handler:    _CollectorService_DrainCollector_Handler,
+		},
+		{
+			MethodName: "UndrainCollector",
+			Handler:    _CollectorService_UndrainCollector_Handler,
+		},
+		{
+			MethodName: "ExpungeCollector",
+			Handler:    _CollectorService_ExpungeCollector_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

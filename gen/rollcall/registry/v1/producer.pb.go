@@ -86,19 +86,52 @@ const (
 	PlacementReason_PLACEMENT_REASON_LEAST_LOADED PlacementReason = 1
 	// The producer's registration named it as its last collector.
 	PlacementReason_PLACEMENT_REASON_HINT PlacementReason = 2
+	// The collector before had no subscription for longer than its grace.
+	PlacementReason_PLACEMENT_REASON_GONE PlacementReason = 3
+	// The collector before is drained or was expunged.
+	PlacementReason_PLACEMENT_REASON_DRAIN PlacementReason = 4
+	// The collector before had more than its share.
+	PlacementReason_PLACEMENT_REASON_REBALANCE PlacementReason = 5
+	// An operator moved it.
+	PlacementReason_PLACEMENT_REASON_OPERATOR PlacementReason = 6
+	// The producer renewed, and the collector before could not reach it.
+	PlacementReason_PLACEMENT_REASON_UNREACHABLE PlacementReason = 7
+	// The collector to which it was moved did not come to collect it, and the one
+	// before does.
+	PlacementReason_PLACEMENT_REASON_RETURNED PlacementReason = 8
+	// The registry had lost its store, and this collector had kept it.
+	PlacementReason_PLACEMENT_REASON_ADOPTED PlacementReason = 9
+	// The collector to which it was moved is gone, too.
+	PlacementReason_PLACEMENT_REASON_THIRD PlacementReason = 10
 )
 
 // Enum value maps for PlacementReason.
 var (
 	PlacementReason_name = map[int32]string{
-		0: "PLACEMENT_REASON_UNSPECIFIED",
-		1: "PLACEMENT_REASON_LEAST_LOADED",
-		2: "PLACEMENT_REASON_HINT",
+		0:  "PLACEMENT_REASON_UNSPECIFIED",
+		1:  "PLACEMENT_REASON_LEAST_LOADED",
+		2:  "PLACEMENT_REASON_HINT",
+		3:  "PLACEMENT_REASON_GONE",
+		4:  "PLACEMENT_REASON_DRAIN",
+		5:  "PLACEMENT_REASON_REBALANCE",
+		6:  "PLACEMENT_REASON_OPERATOR",
+		7:  "PLACEMENT_REASON_UNREACHABLE",
+		8:  "PLACEMENT_REASON_RETURNED",
+		9:  "PLACEMENT_REASON_ADOPTED",
+		10: "PLACEMENT_REASON_THIRD",
 	}
 	PlacementReason_value = map[string]int32{
 		"PLACEMENT_REASON_UNSPECIFIED":  0,
 		"PLACEMENT_REASON_LEAST_LOADED": 1,
 		"PLACEMENT_REASON_HINT":         2,
+		"PLACEMENT_REASON_GONE":         3,
+		"PLACEMENT_REASON_DRAIN":        4,
+		"PLACEMENT_REASON_REBALANCE":    5,
+		"PLACEMENT_REASON_OPERATOR":     6,
+		"PLACEMENT_REASON_UNREACHABLE":  7,
+		"PLACEMENT_REASON_RETURNED":     8,
+		"PLACEMENT_REASON_ADOPTED":      9,
+		"PLACEMENT_REASON_THIRD":        10,
 	}
 )
 
@@ -153,8 +186,20 @@ type Producer struct {
 	// file.
 	InstanceId string `protobuf:"bytes,6,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// The collector of this producer's last answer. A registry that has no record
-	// of the producer gives it to that collector, if it is known.
+	// of the producer gives it to that collector, if it is live or was a moment
+	// ago.
 	LastCollectorId string `protobuf:"bytes,7,opt,name=last_collector_id,json=lastCollectorId,proto3" json:"last_collector_id,omitempty"`
+	// Whether it has no lease: only a deregistration takes it off the roll.
+	// Default: true without an instance_id, else false.
+	Permanent *bool `protobuf:"varint,8,opt,name=permanent,proto3,oneof" json:"permanent,omitempty"`
+	// How long a registration lives without being renewed: 10 s to 24 h. A
+	// producer that has not renewed for as long is still collected, as failing as
+	// it is, for expire_after. Default: 10 min. Not for a permanent producer.
+	LeaseDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
+	// How long it has to have neither renewed nor answered its collector before it
+	// is struck off: lease_duration to 30 days. Default: 1 h, or the lease if that
+	// is longer. Not for a permanent producer.
+	ExpireAfter *durationpb.Duration `protobuf:"bytes,10,opt,name=expire_after,json=expireAfter,proto3" json:"expire_after,omitempty"`
 	// Whether labels in the exposition win over `labels`.
 	HonorLabels bool `protobuf:"varint,12,opt,name=honor_labels,json=honorLabels,proto3" json:"honor_labels,omitempty"`
 	// Whether time stamps in the exposition are ignored.
@@ -164,6 +209,11 @@ type Producer struct {
 	// The format assumed when an answer's Content-Type tells none. Default:
 	// Prometheus text.
 	FallbackFormat ExpositionFormat `protobuf:"varint,15,opt,name=fallback_format,json=fallbackFormat,proto3,enum=rollcall.registry.v1.ExpositionFormat" json:"fallback_format,omitempty"`
+	// A collector of the same zone is preferred. At most 128 bytes.
+	Zone string `protobuf:"bytes,17,opt,name=zone,proto3" json:"zone,omitempty"`
+	// About how many samples a second it yields, until that is measured: 0 to
+	// 10,000,000. Default: what most yield.
+	ExpectedSamplesPerSecond float64 `protobuf:"fixed64,18,opt,name=expected_samples_per_second,json=expectedSamplesPerSecond,proto3" json:"expected_samples_per_second,omitempty"`
 	// Output only. The version of the producer's assignment.
 	Version uint64 `protobuf:"fixed64,31,opt,name=version,proto3" json:"version,omitempty"`
 	// Output only. Whether it is being collected.
@@ -173,7 +223,19 @@ type Producer struct {
 	// Output only. When this producer was first registered.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Output only. When its content last changed.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Output only. When it last renewed. Known only of one that fails at its
+	// collector and has renewed since it does.
+	RenewTime *timestamppb.Timestamp `protobuf:"bytes,36,opt,name=renew_time,json=renewTime,proto3" json:"renew_time,omitempty"`
+	// Output only. When it will be struck off at the earliest if it neither renews
+	// nor answers. Only for one that fails at its collector and has a lease.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,37,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Output only. What speaks against this registration: another producer with
+	// the same final labels, or two processes that fight for its id. Empty: nothing.
+	Conflict string `protobuf:"bytes,38,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	// Output only. Since when the registry has known that it fails at its
+	// collector. Absent: it does not, or it is permanent.
+	SuspectTime   *timestamppb.Timestamp `protobuf:"bytes,39,opt,name=suspect_time,json=suspectTime,proto3" json:"suspect_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +319,27 @@ func (x *Producer) GetLastCollectorId() string {
 	return ""
 }
 
+func (x *Producer) GetPermanent() bool {
+	if x != nil && x.Permanent != nil {
+		return *x.Permanent
+	}
+	return false
+}
+
+func (x *Producer) GetLeaseDuration() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseDuration
+	}
+	return nil
+}
+
+func (x *Producer) GetExpireAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ExpireAfter
+	}
+	return nil
+}
+
 func (x *Producer) GetHonorLabels() bool {
 	if x != nil {
 		return x.HonorLabels
@@ -283,6 +366,20 @@ func (x *Producer) GetFallbackFormat() ExpositionFormat {
 		return x.FallbackFormat
 	}
 	return ExpositionFormat_EXPOSITION_FORMAT_UNSPECIFIED
+}
+
+func (x *Producer) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Producer) GetExpectedSamplesPerSecond() float64 {
+	if x != nil {
+		return x.ExpectedSamplesPerSecond
+	}
+	return 0
 }
 
 func (x *Producer) GetVersion() uint64 {
@@ -320,6 +417,34 @@ func (x *Producer) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Producer) GetRenewTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewTime
+	}
+	return nil
+}
+
+func (x *Producer) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Producer) GetConflict() string {
+	if x != nil {
+		return x.Conflict
+	}
+	return ""
+}
+
+func (x *Producer) GetSuspectTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspectTime
+	}
+	return nil
+}
+
 // A Placement is one collector's part in a producer.
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -327,7 +452,7 @@ type Placement struct {
 	CollectorId string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
 	// Its part.
 	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=rollcall.registry.v1.Role" json:"role,omitempty"`
-	// When that was.
+	// When it was given it.
 	AssignTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=assign_time,json=assignTime,proto3" json:"assign_time,omitempty"`
 	// Why this collector.
 	Reason        PlacementReason `protobuf:"varint,6,opt,name=reason,proto3,enum=rollcall.registry.v1.PlacementReason" json:"reason,omitempty"`
@@ -458,6 +583,9 @@ type RegisterProducerResponse struct {
 	// The revision at which the producer's record was last written. Reads with
 	// this min_revision see the registration.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How long the registration lives without being renewed; absent for a
+	// permanent producer.
+	LeaseDuration *durationpb.Duration `protobuf:"bytes,4,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
 	// Register again after about this time.
 	RenewAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=renew_after,json=renewAfter,proto3" json:"renew_after,omitempty"`
 	// Whether this registration changed anything.
@@ -515,6 +643,13 @@ func (x *RegisterProducerResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *RegisterProducerResponse) GetLeaseDuration() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseDuration
+	}
+	return nil
 }
 
 func (x *RegisterProducerResponse) GetRenewAfter() *durationpb.Duration {
@@ -933,7 +1068,9 @@ type GetProducerResponse struct {
 	// The epoch of revision.
 	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The revision of the view that answered.
-	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether the registry cannot reach its store, so that this may be old.
+	Stale         bool `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -987,6 +1124,13 @@ func (x *GetProducerResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *GetProducerResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 // ListProducersRequest asks for a page of producers. Filters are joined by
@@ -1094,7 +1238,9 @@ type ListProducersResponse struct {
 	// The epoch of revision.
 	Epoch string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The revision of the view that answered.
-	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether the registry cannot reach its store, so that this may be old.
+	Stale         bool `protobuf:"varint,5,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1157,11 +1303,18 @@ func (x *ListProducersResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *ListProducersResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
 var File_rollcall_registry_v1_producer_proto protoreflect.FileDescriptor
 
 const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\n" +
-	"#rollcall/registry/v1/producer.proto\x12\x14rollcall.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\"\xa6\x06\n" +
+	"#rollcall/registry/v1/producer.proto\x12\x14rollcall.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\"\xfd\t\n" +
 	"\bProducer\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
 	"producerId\x12\x1a\n" +
@@ -1172,10 +1325,16 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\vinstance_id\x18\x06 \x01(\tR\n" +
 	"instanceId\x12*\n" +
 	"\x11last_collector_id\x18\a \x01(\tR\x0flastCollectorId\x12!\n" +
+	"\tpermanent\x18\b \x01(\bH\x00R\tpermanent\x88\x01\x01\x12@\n" +
+	"\x0elease_duration\x18\t \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12<\n" +
+	"\fexpire_after\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vexpireAfter\x12!\n" +
 	"\fhonor_labels\x18\f \x01(\bR\vhonorLabels\x12+\n" +
 	"\x11ignore_timestamps\x18\r \x01(\bR\x10ignoreTimestamps\x12>\n" +
 	"\x06limits\x18\x0e \x01(\v2&.rollcall.registry.v1.CollectionLimitsR\x06limits\x12O\n" +
-	"\x0ffallback_format\x18\x0f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12\x18\n" +
+	"\x0ffallback_format\x18\x0f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12\x12\n" +
+	"\x04zone\x18\x11 \x01(\tR\x04zone\x12=\n" +
+	"\x1bexpected_samples_per_second\x18\x12 \x01(\x01R\x18expectedSamplesPerSecond\x12\x18\n" +
 	"\aversion\x18\x1f \x01(\x06R\aversion\x129\n" +
 	"\x05state\x18  \x01(\x0e2#.rollcall.registry.v1.ProducerStateR\x05state\x12?\n" +
 	"\n" +
@@ -1184,7 +1343,15 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\vcreate_time\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\xda\x01\n" +
+	"updateTime\x129\n" +
+	"\n" +
+	"renew_time\x18$ \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\x12;\n" +
+	"\vexpire_time\x18% \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1a\n" +
+	"\bconflict\x18& \x01(\tR\bconflict\x12=\n" +
+	"\fsuspect_time\x18' \x01(\v2\x1a.google.protobuf.TimestampR\vsuspectTimeB\f\n" +
+	"\n" +
+	"_permanent\"\xda\x01\n" +
 	"\tPlacement\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12.\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x1a.rollcall.registry.v1.RoleR\x04role\x12;\n" +
@@ -1193,11 +1360,12 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\x0e2%.rollcall.registry.v1.PlacementReasonR\x06reason\"z\n" +
 	"\x17RegisterProducerRequest\x12:\n" +
 	"\bproducer\x18\x01 \x01(\v2\x1e.rollcall.registry.v1.ProducerR\bproducer\x12#\n" +
-	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\xde\x01\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\xa0\x02\n" +
 	"\x18RegisterProducerResponse\x12:\n" +
 	"\bproducer\x18\x01 \x01(\v2\x1e.rollcall.registry.v1.ProducerR\bproducer\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\x12:\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12@\n" +
+	"\x0elease_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12:\n" +
 	"\vrenew_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"renewAfter\x12\x18\n" +
 	"\achanged\x18\x06 \x01(\bR\achanged\"j\n" +
@@ -1225,11 +1393,12 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\x12GetProducerRequest\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
 	"producerId\x12!\n" +
-	"\fmin_revision\x18\x02 \x01(\x03R\vminRevision\"\x83\x01\n" +
+	"\fmin_revision\x18\x02 \x01(\x03R\vminRevision\"\x99\x01\n" +
 	"\x13GetProducerResponse\x12:\n" +
 	"\bproducer\x18\x01 \x01(\v2\x1e.rollcall.registry.v1.ProducerR\bproducer\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xef\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05stale\x18\x04 \x01(\bR\x05stale\"\xef\x01\n" +
 	"\x14ListProducersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1237,20 +1406,30 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\fmin_revision\x18\x03 \x01(\x03R\vminRevision\x12!\n" +
 	"\fcollector_id\x18\x04 \x01(\tR\vcollectorId\x129\n" +
 	"\x05state\x18\x05 \x01(\x0e2#.rollcall.registry.v1.ProducerStateR\x05state\x12\x1a\n" +
-	"\bselector\x18\x06 \x01(\tR\bselector\"\xaf\x01\n" +
+	"\bselector\x18\x06 \x01(\tR\bselector\"\xc5\x01\n" +
 	"\x15ListProducersResponse\x12<\n" +
 	"\tproducers\x18\x01 \x03(\v2\x1e.rollcall.registry.v1.ProducerR\tproducers\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision*k\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05stale\x18\x05 \x01(\bR\x05stale*k\n" +
 	"\rProducerState\x12\x1e\n" +
 	"\x1aPRODUCER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17PRODUCER_STATE_ASSIGNED\x10\x01\x12\x1d\n" +
-	"\x19PRODUCER_STATE_UNASSIGNED\x10\x02*q\n" +
+	"\x19PRODUCER_STATE_UNASSIGNED\x10\x02*\xe2\x02\n" +
 	"\x0fPlacementReason\x12 \n" +
 	"\x1cPLACEMENT_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dPLACEMENT_REASON_LEAST_LOADED\x10\x01\x12\x19\n" +
-	"\x15PLACEMENT_REASON_HINT\x10\x022\xd1\x04\n" +
+	"\x15PLACEMENT_REASON_HINT\x10\x02\x12\x19\n" +
+	"\x15PLACEMENT_REASON_GONE\x10\x03\x12\x1a\n" +
+	"\x16PLACEMENT_REASON_DRAIN\x10\x04\x12\x1e\n" +
+	"\x1aPLACEMENT_REASON_REBALANCE\x10\x05\x12\x1d\n" +
+	"\x19PLACEMENT_REASON_OPERATOR\x10\x06\x12 \n" +
+	"\x1cPLACEMENT_REASON_UNREACHABLE\x10\a\x12\x1d\n" +
+	"\x19PLACEMENT_REASON_RETURNED\x10\b\x12\x1c\n" +
+	"\x18PLACEMENT_REASON_ADOPTED\x10\t\x12\x1a\n" +
+	"\x16PLACEMENT_REASON_THIRD\x10\n" +
+	"2\xd1\x04\n" +
 	"\x0fProducerService\x12q\n" +
 	"\x10RegisterProducer\x12-.rollcall.registry.v1.RegisterProducerRequest\x1a..rollcall.registry.v1.RegisterProducerResponse\x12\x83\x01\n" +
 	"\x16BatchRegisterProducers\x123.rollcall.registry.v1.BatchRegisterProducersRequest\x1a4.rollcall.registry.v1.BatchRegisterProducersResponse\x12w\n" +
@@ -1300,40 +1479,46 @@ var file_rollcall_registry_v1_producer_proto_depIdxs = []int32{
 	16, // 0: rollcall.registry.v1.Producer.interval:type_name -> google.protobuf.Duration
 	16, // 1: rollcall.registry.v1.Producer.timeout:type_name -> google.protobuf.Duration
 	17, // 2: rollcall.registry.v1.Producer.labels:type_name -> rollcall.registry.v1.Label
-	18, // 3: rollcall.registry.v1.Producer.limits:type_name -> rollcall.registry.v1.CollectionLimits
-	19, // 4: rollcall.registry.v1.Producer.fallback_format:type_name -> rollcall.registry.v1.ExpositionFormat
-	0,  // 5: rollcall.registry.v1.Producer.state:type_name -> rollcall.registry.v1.ProducerState
-	3,  // 6: rollcall.registry.v1.Producer.placements:type_name -> rollcall.registry.v1.Placement
-	20, // 7: rollcall.registry.v1.Producer.create_time:type_name -> google.protobuf.Timestamp
-	20, // 8: rollcall.registry.v1.Producer.update_time:type_name -> google.protobuf.Timestamp
-	21, // 9: rollcall.registry.v1.Placement.role:type_name -> rollcall.registry.v1.Role
-	20, // 10: rollcall.registry.v1.Placement.assign_time:type_name -> google.protobuf.Timestamp
-	1,  // 11: rollcall.registry.v1.Placement.reason:type_name -> rollcall.registry.v1.PlacementReason
-	2,  // 12: rollcall.registry.v1.RegisterProducerRequest.producer:type_name -> rollcall.registry.v1.Producer
-	2,  // 13: rollcall.registry.v1.RegisterProducerResponse.producer:type_name -> rollcall.registry.v1.Producer
-	16, // 14: rollcall.registry.v1.RegisterProducerResponse.renew_after:type_name -> google.protobuf.Duration
-	4,  // 15: rollcall.registry.v1.BatchRegisterProducersRequest.requests:type_name -> rollcall.registry.v1.RegisterProducerRequest
-	9,  // 16: rollcall.registry.v1.BatchRegisterProducersResponse.results:type_name -> rollcall.registry.v1.BatchRegisterProducersResult
-	8,  // 17: rollcall.registry.v1.BatchRegisterProducersResult.field_violations:type_name -> rollcall.registry.v1.FieldViolation
-	5,  // 18: rollcall.registry.v1.BatchRegisterProducersResult.response:type_name -> rollcall.registry.v1.RegisterProducerResponse
-	2,  // 19: rollcall.registry.v1.GetProducerResponse.producer:type_name -> rollcall.registry.v1.Producer
-	0,  // 20: rollcall.registry.v1.ListProducersRequest.state:type_name -> rollcall.registry.v1.ProducerState
-	2,  // 21: rollcall.registry.v1.ListProducersResponse.producers:type_name -> rollcall.registry.v1.Producer
-	4,  // 22: rollcall.registry.v1.ProducerService.RegisterProducer:input_type -> rollcall.registry.v1.RegisterProducerRequest
-	6,  // 23: rollcall.registry.v1.ProducerService.BatchRegisterProducers:input_type -> rollcall.registry.v1.BatchRegisterProducersRequest
-	10, // 24: rollcall.registry.v1.ProducerService.DeregisterProducer:input_type -> rollcall.registry.v1.DeregisterProducerRequest
-	12, // 25: rollcall.registry.v1.ProducerService.GetProducer:input_type -> rollcall.registry.v1.GetProducerRequest
-	14, // 26: rollcall.registry.v1.ProducerService.ListProducers:input_type -> rollcall.registry.v1.ListProducersRequest
-	5,  // 27: rollcall.registry.v1.ProducerService.RegisterProducer:output_type -> rollcall.registry.v1.RegisterProducerResponse
-	7,  // 28: rollcall.registry.v1.ProducerService.BatchRegisterProducers:output_type -> rollcall.registry.v1.BatchRegisterProducersResponse
-	11, // 29: rollcall.registry.v1.ProducerService.DeregisterProducer:output_type -> rollcall.registry.v1.DeregisterProducerResponse
-	13, // 30: rollcall.registry.v1.ProducerService.GetProducer:output_type -> rollcall.registry.v1.GetProducerResponse
-	15, // 31: rollcall.registry.v1.ProducerService.ListProducers:output_type -> rollcall.registry.v1.ListProducersResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	16, // 3: rollcall.registry.v1.Producer.lease_duration:type_name -> google.protobuf.Duration
+	16, // 4: rollcall.registry.v1.Producer.expire_after:type_name -> google.protobuf.Duration
+	18, // 5: rollcall.registry.v1.Producer.limits:type_name -> rollcall.registry.v1.CollectionLimits
+	19, // 6: rollcall.registry.v1.Producer.fallback_format:type_name -> rollcall.registry.v1.ExpositionFormat
+	0,  // 7: rollcall.registry.v1.Producer.state:type_name -> rollcall.registry.v1.ProducerState
+	3,  // 8: rollcall.registry.v1.Producer.placements:type_name -> rollcall.registry.v1.Placement
+	20, // 9: rollcall.registry.v1.Producer.create_time:type_name -> google.protobuf.Timestamp
+	20, // 10: rollcall.registry.v1.Producer.update_time:type_name -> google.protobuf.Timestamp
+	20, // 11: rollcall.registry.v1.Producer.renew_time:type_name -> google.protobuf.Timestamp
+	20, // 12: rollcall.registry.v1.Producer.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 13: rollcall.registry.v1.Producer.suspect_time:type_name -> google.protobuf.Timestamp
+	21, // 14: rollcall.registry.v1.Placement.role:type_name -> rollcall.registry.v1.Role
+	20, // 15: rollcall.registry.v1.Placement.assign_time:type_name -> google.protobuf.Timestamp
+	1,  // 16: rollcall.registry.v1.Placement.reason:type_name -> rollcall.registry.v1.PlacementReason
+	2,  // 17: rollcall.registry.v1.RegisterProducerRequest.producer:type_name -> rollcall.registry.v1.Producer
+	2,  // 18: rollcall.registry.v1.RegisterProducerResponse.producer:type_name -> rollcall.registry.v1.Producer
+	16, // 19: rollcall.registry.v1.RegisterProducerResponse.lease_duration:type_name -> google.protobuf.Duration
+	16, // 20: rollcall.registry.v1.RegisterProducerResponse.renew_after:type_name -> google.protobuf.Duration
+	4,  // 21: rollcall.registry.v1.BatchRegisterProducersRequest.requests:type_name -> rollcall.registry.v1.RegisterProducerRequest
+	9,  // 22: rollcall.registry.v1.BatchRegisterProducersResponse.results:type_name -> rollcall.registry.v1.BatchRegisterProducersResult
+	8,  // 23: rollcall.registry.v1.BatchRegisterProducersResult.field_violations:type_name -> rollcall.registry.v1.FieldViolation
+	5,  // 24: rollcall.registry.v1.BatchRegisterProducersResult.response:type_name -> rollcall.registry.v1.RegisterProducerResponse
+	2,  // 25: rollcall.registry.v1.GetProducerResponse.producer:type_name -> rollcall.registry.v1.Producer
+	0,  // 26: rollcall.registry.v1.ListProducersRequest.state:type_name -> rollcall.registry.v1.ProducerState
+	2,  // 27: rollcall.registry.v1.ListProducersResponse.producers:type_name -> rollcall.registry.v1.Producer
+	4,  // 28: rollcall.registry.v1.ProducerService.RegisterProducer:input_type -> rollcall.registry.v1.RegisterProducerRequest
+	6,  // 29: rollcall.registry.v1.ProducerService.BatchRegisterProducers:input_type -> rollcall.registry.v1.BatchRegisterProducersRequest
+	10, // 30: rollcall.registry.v1.ProducerService.DeregisterProducer:input_type -> rollcall.registry.v1.DeregisterProducerRequest
+	12, // 31: rollcall.registry.v1.ProducerService.GetProducer:input_type -> rollcall.registry.v1.GetProducerRequest
+	14, // 32: rollcall.registry.v1.ProducerService.ListProducers:input_type -> rollcall.registry.v1.ListProducersRequest
+	5,  // 33: rollcall.registry.v1.ProducerService.RegisterProducer:output_type -> rollcall.registry.v1.RegisterProducerResponse
+	7,  // 34: rollcall.registry.v1.ProducerService.BatchRegisterProducers:output_type -> rollcall.registry.v1.BatchRegisterProducersResponse
+	11, // 35: rollcall.registry.v1.ProducerService.DeregisterProducer:output_type -> rollcall.registry.v1.DeregisterProducerResponse
+	13, // 36: rollcall.registry.v1.ProducerService.GetProducer:output_type -> rollcall.registry.v1.GetProducerResponse
+	15, // 37: rollcall.registry.v1.ProducerService.ListProducers:output_type -> rollcall.registry.v1.ListProducersResponse
+	33, // [33:38] is the sub-list for method output_type
+	28, // [28:33] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_registry_v1_producer_proto_init() }
@@ -1342,6 +1527,7 @@ func file_rollcall_registry_v1_producer_proto_init() {
 		return
 	}
 	file_rollcall_registry_v1_assignment_proto_init()
+	file_rollcall_registry_v1_producer_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

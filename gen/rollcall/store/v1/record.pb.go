@@ -13,6 +13,7 @@ package storev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -97,7 +98,21 @@ type ProducerRecord struct {
 	// When it was first registered.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When its content last changed.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Whether it has no lease.
+	Permanent bool `protobuf:"varint,8,opt,name=permanent,proto3" json:"permanent,omitempty"`
+	// How long a registration lives without being renewed.
+	LeaseDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
+	// How long it has to be silent before it is struck off.
+	ExpireAfter *durationpb.Duration `protobuf:"bytes,10,opt,name=expire_after,json=expireAfter,proto3" json:"expire_after,omitempty"`
+	// Its zone.
+	Zone string `protobuf:"bytes,11,opt,name=zone,proto3" json:"zone,omitempty"`
+	// About how many samples a second it yields, as its registration says.
+	ExpectedSamplesPerSecond float64 `protobuf:"fixed64,12,opt,name=expected_samples_per_second,json=expectedSamplesPerSecond,proto3" json:"expected_samples_per_second,omitempty"`
+	// The collector that goes on with it until collector_id collects it, or empty.
+	HandoffFrom string `protobuf:"bytes,13,opt,name=handoff_from,json=handoffFrom,proto3" json:"handoff_from,omitempty"`
+	// The collector that had it before collector_id, or empty.
+	MovedFrom     string `protobuf:"bytes,14,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +196,240 @@ func (x *ProducerRecord) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ProducerRecord) GetPermanent() bool {
+	if x != nil {
+		return x.Permanent
+	}
+	return false
+}
+
+func (x *ProducerRecord) GetLeaseDuration() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseDuration
+	}
+	return nil
+}
+
+func (x *ProducerRecord) GetExpireAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ExpireAfter
+	}
+	return nil
+}
+
+func (x *ProducerRecord) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *ProducerRecord) GetExpectedSamplesPerSecond() float64 {
+	if x != nil {
+		return x.ExpectedSamplesPerSecond
+	}
+	return 0
+}
+
+func (x *ProducerRecord) GetHandoffFrom() string {
+	if x != nil {
+		return x.HandoffFrom
+	}
+	return ""
+}
+
+func (x *ProducerRecord) GetMovedFrom() string {
+	if x != nil {
+		return x.MovedFrom
+	}
+	return ""
+}
+
+// SuspectRecord stands under `suspects/<id>` while a producer with a lease fails
+// at its collector.
+type SuspectRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When that became known.
+	SuspectTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=suspect_time,json=suspectTime,proto3" json:"suspect_time,omitempty"`
+	// The collector that said so.
+	CollectorId string `protobuf:"bytes,2,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
+	// When the producer last renewed since; absent if it has not.
+	RenewTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=renew_time,json=renewTime,proto3" json:"renew_time,omitempty"`
+	// Why it fails, for people.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspectRecord) Reset() {
+	*x = SuspectRecord{}
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspectRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspectRecord) ProtoMessage() {}
+
+func (x *SuspectRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspectRecord.ProtoReflect.Descriptor instead.
+func (*SuspectRecord) Descriptor() ([]byte, []int) {
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SuspectRecord) GetSuspectTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspectTime
+	}
+	return nil
+}
+
+func (x *SuspectRecord) GetCollectorId() string {
+	if x != nil {
+		return x.CollectorId
+	}
+	return ""
+}
+
+func (x *SuspectRecord) GetRenewTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewTime
+	}
+	return nil
+}
+
+func (x *SuspectRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// LeaderRecord stands under `leader` while a registry process leads.
+type LeaderRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process.
+	RegistryInstanceId string `protobuf:"bytes,1,opt,name=registry_instance_id,json=registryInstanceId,proto3" json:"registry_instance_id,omitempty"`
+	// Since when.
+	ElectTime     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=elect_time,json=electTime,proto3" json:"elect_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaderRecord) Reset() {
+	*x = LeaderRecord{}
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaderRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaderRecord) ProtoMessage() {}
+
+func (x *LeaderRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaderRecord.ProtoReflect.Descriptor instead.
+func (*LeaderRecord) Descriptor() ([]byte, []int) {
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LeaderRecord) GetRegistryInstanceId() string {
+	if x != nil {
+		return x.RegistryInstanceId
+	}
+	return ""
+}
+
+func (x *LeaderRecord) GetElectTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ElectTime
+	}
+	return nil
+}
+
+// ExpiryRecord stands under `expiry` once an operator has said how producers
+// that are due are struck off.
+type ExpiryRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A rollcall.registry.v1.ExpiryMode.
+	Mode int32 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// When that ends.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpiryRecord) Reset() {
+	*x = ExpiryRecord{}
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpiryRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpiryRecord) ProtoMessage() {}
+
+func (x *ExpiryRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpiryRecord.ProtoReflect.Descriptor instead.
+func (*ExpiryRecord) Descriptor() ([]byte, []int) {
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExpiryRecord) GetMode() int32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *ExpiryRecord) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // CollectorInstance is one process of a collector.
 type CollectorInstance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -194,7 +443,7 @@ type CollectorInstance struct {
 
 func (x *CollectorInstance) Reset() {
 	*x = CollectorInstance{}
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[2]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +455,7 @@ func (x *CollectorInstance) String() string {
 func (*CollectorInstance) ProtoMessage() {}
 
 func (x *CollectorInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[2]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +468,7 @@ func (x *CollectorInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorInstance.ProtoReflect.Descriptor instead.
 func (*CollectorInstance) Descriptor() ([]byte, []int) {
-	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CollectorInstance) GetInstanceId() string {
@@ -249,7 +498,7 @@ type CollectorLabel struct {
 
 func (x *CollectorLabel) Reset() {
 	*x = CollectorLabel{}
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[3]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +510,7 @@ func (x *CollectorLabel) String() string {
 func (*CollectorLabel) ProtoMessage() {}
 
 func (x *CollectorLabel) ProtoReflect() protoreflect.Message {
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[3]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +523,7 @@ func (x *CollectorLabel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorLabel.ProtoReflect.Descriptor instead.
 func (*CollectorLabel) Descriptor() ([]byte, []int) {
-	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CollectorLabel) GetName() string {
@@ -303,14 +552,24 @@ type CollectorRecord struct {
 	// Its software.
 	SoftwareVersion string `protobuf:"bytes,4,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
 	// When it first registered.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// How many samples a second it is made for; 0 when it did not tell.
+	CapacitySamplesPerSecond float64 `protobuf:"fixed64,6,opt,name=capacity_samples_per_second,json=capacitySamplesPerSecond,proto3" json:"capacity_samples_per_second,omitempty"`
+	// Its zone.
+	Zone string `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	// When it was drained; absent when it was not.
+	DrainTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	// When it was expunged; absent when it was not.
+	ExpungeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expunge_time,json=expungeTime,proto3" json:"expunge_time,omitempty"`
+	// When it was last gone for longer than its grace, the last two times.
+	GoneTimes     []*timestamppb.Timestamp `protobuf:"bytes,10,rep,name=gone_times,json=goneTimes,proto3" json:"gone_times,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CollectorRecord) Reset() {
 	*x = CollectorRecord{}
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[4]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +581,7 @@ func (x *CollectorRecord) String() string {
 func (*CollectorRecord) ProtoMessage() {}
 
 func (x *CollectorRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[4]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +594,7 @@ func (x *CollectorRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorRecord.ProtoReflect.Descriptor instead.
 func (*CollectorRecord) Descriptor() ([]byte, []int) {
-	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CollectorRecord) GetInstances() []*CollectorInstance {
@@ -373,6 +632,41 @@ func (x *CollectorRecord) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CollectorRecord) GetCapacitySamplesPerSecond() float64 {
+	if x != nil {
+		return x.CapacitySamplesPerSecond
+	}
+	return 0
+}
+
+func (x *CollectorRecord) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *CollectorRecord) GetDrainTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainTime
+	}
+	return nil
+}
+
+func (x *CollectorRecord) GetExpungeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpungeTime
+	}
+	return nil
+}
+
+func (x *CollectorRecord) GetGoneTimes() []*timestamppb.Timestamp {
+	if x != nil {
+		return x.GoneTimes
+	}
+	return nil
+}
+
 // SessionRecord stands under `sessions/<collector>` while a subscription lives.
 type SessionRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -392,7 +686,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[5]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +698,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[5]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +711,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionRecord) GetSubscriptionId() string {
@@ -485,7 +779,7 @@ type AckRecord struct {
 
 func (x *AckRecord) Reset() {
 	*x = AckRecord{}
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[6]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +791,7 @@ func (x *AckRecord) String() string {
 func (*AckRecord) ProtoMessage() {}
 
 func (x *AckRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[6]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +804,7 @@ func (x *AckRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckRecord.ProtoReflect.Descriptor instead.
 func (*AckRecord) Descriptor() ([]byte, []int) {
-	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AckRecord) GetInstanceId() string {
@@ -593,14 +887,16 @@ type RemovedRecord struct {
 	// The collector that had it.
 	CollectorId string `protobuf:"bytes,3,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
 	// When it left.
-	RemoveTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=remove_time,json=removeTime,proto3" json:"remove_time,omitempty"`
+	RemoveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=remove_time,json=removeTime,proto3" json:"remove_time,omitempty"`
+	// The collector that was handing it off, or empty.
+	HandoffFrom   string `protobuf:"bytes,5,opt,name=handoff_from,json=handoffFrom,proto3" json:"handoff_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemovedRecord) Reset() {
 	*x = RemovedRecord{}
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[7]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +908,7 @@ func (x *RemovedRecord) String() string {
 func (*RemovedRecord) ProtoMessage() {}
 
 func (x *RemovedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_rollcall_store_v1_record_proto_msgTypes[7]
+	mi := &file_rollcall_store_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +921,7 @@ func (x *RemovedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovedRecord.ProtoReflect.Descriptor instead.
 func (*RemovedRecord) Descriptor() ([]byte, []int) {
-	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_rollcall_store_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemovedRecord) GetCause() int32 {
@@ -656,15 +952,22 @@ func (x *RemovedRecord) GetRemoveTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RemovedRecord) GetHandoffFrom() string {
+	if x != nil {
+		return x.HandoffFrom
+	}
+	return ""
+}
+
 var File_rollcall_store_v1_record_proto protoreflect.FileDescriptor
 
 const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1erollcall/store/v1/record.proto\x12\x11rollcall.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n" +
+	"\x1erollcall/store/v1/record.proto\x12\x11rollcall.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n" +
 	"\vEpochRecord\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xd2\x02\n" +
+	"createTime\"\x85\x05\n" +
 	"\x0eProducerRecord\x12\x1e\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\fR\n" +
@@ -677,7 +980,29 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"T\n" +
+	"updateTime\x12\x1c\n" +
+	"\tpermanent\x18\b \x01(\bR\tpermanent\x12@\n" +
+	"\x0elease_duration\x18\t \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12<\n" +
+	"\fexpire_after\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vexpireAfter\x12\x12\n" +
+	"\x04zone\x18\v \x01(\tR\x04zone\x12=\n" +
+	"\x1bexpected_samples_per_second\x18\f \x01(\x01R\x18expectedSamplesPerSecond\x12!\n" +
+	"\fhandoff_from\x18\r \x01(\tR\vhandoffFrom\x12\x1d\n" +
+	"\n" +
+	"moved_from\x18\x0e \x01(\tR\tmovedFrom\"\xc4\x01\n" +
+	"\rSuspectRecord\x12=\n" +
+	"\fsuspect_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vsuspectTime\x12!\n" +
+	"\fcollector_id\x18\x02 \x01(\tR\vcollectorId\x129\n" +
+	"\n" +
+	"renew_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"{\n" +
+	"\fLeaderRecord\x120\n" +
+	"\x14registry_instance_id\x18\x01 \x01(\tR\x12registryInstanceId\x129\n" +
+	"\n" +
+	"elect_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\telectTime\"T\n" +
+	"\fExpiryRecord\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\x05R\x04mode\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"T\n" +
 	"\x11CollectorInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x1e\n" +
@@ -686,14 +1011,22 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"generation\":\n" +
 	"\x0eCollectorLabel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xaf\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xb7\x04\n" +
 	"\x0fCollectorRecord\x12B\n" +
 	"\tinstances\x18\x01 \x03(\v2$.rollcall.store.v1.CollectorInstanceR\tinstances\x125\n" +
 	"\x16introspection_endpoint\x18\x02 \x01(\tR\x15introspectionEndpoint\x129\n" +
 	"\x06labels\x18\x03 \x03(\v2!.rollcall.store.v1.CollectorLabelR\x06labels\x12)\n" +
 	"\x10software_version\x18\x04 \x01(\tR\x0fsoftwareVersion\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xea\x01\n" +
+	"createTime\x12=\n" +
+	"\x1bcapacity_samples_per_second\x18\x06 \x01(\x01R\x18capacitySamplesPerSecond\x12\x12\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\x129\n" +
+	"\n" +
+	"drain_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tdrainTime\x12=\n" +
+	"\fexpunge_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vexpungeTime\x129\n" +
+	"\n" +
+	"gone_times\x18\n" +
+	" \x03(\v2\x1a.google.protobuf.TimestampR\tgoneTimes\"\xea\x01\n" +
 	"\rSessionRecord\x12'\n" +
 	"\x0fsubscription_id\x18\x01 \x01(\tR\x0esubscriptionId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -716,13 +1049,14 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\x13refusal_producer_id\x18\b \x01(\tR\x11refusalProducerId\x12)\n" +
 	"\x10refusal_revision\x18\t \x01(\x03R\x0frefusalRevision\x12=\n" +
 	"\freceive_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\"\xa8\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\"\xcb\x01\n" +
 	"\rRemovedRecord\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\x05R\x05cause\x12!\n" +
 	"\finstance_ids\x18\x02 \x03(\tR\vinstanceIds\x12!\n" +
 	"\fcollector_id\x18\x03 \x01(\tR\vcollectorId\x12;\n" +
 	"\vremove_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"removeTimeBDZBgithub.com/rollcall-metrics/rollcall/gen/rollcall/store/v1;storev1b\x06proto3"
+	"removeTime\x12!\n" +
+	"\fhandoff_from\x18\x05 \x01(\tR\vhandoffFromBDZBgithub.com/rollcall-metrics/rollcall/gen/rollcall/store/v1;storev1b\x06proto3"
 
 var (
 	file_rollcall_store_v1_record_proto_rawDescOnce sync.Once
@@ -736,34 +1070,47 @@ func file_rollcall_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_rollcall_store_v1_record_proto_rawDescData
 }
 
-var file_rollcall_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_rollcall_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_rollcall_store_v1_record_proto_goTypes = []any{
 	(*EpochRecord)(nil),           // 0: rollcall.store.v1.EpochRecord
 	(*ProducerRecord)(nil),        // 1: rollcall.store.v1.ProducerRecord
-	(*CollectorInstance)(nil),     // 2: rollcall.store.v1.CollectorInstance
-	(*CollectorLabel)(nil),        // 3: rollcall.store.v1.CollectorLabel
-	(*CollectorRecord)(nil),       // 4: rollcall.store.v1.CollectorRecord
-	(*SessionRecord)(nil),         // 5: rollcall.store.v1.SessionRecord
-	(*AckRecord)(nil),             // 6: rollcall.store.v1.AckRecord
-	(*RemovedRecord)(nil),         // 7: rollcall.store.v1.RemovedRecord
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*SuspectRecord)(nil),         // 2: rollcall.store.v1.SuspectRecord
+	(*LeaderRecord)(nil),          // 3: rollcall.store.v1.LeaderRecord
+	(*ExpiryRecord)(nil),          // 4: rollcall.store.v1.ExpiryRecord
+	(*CollectorInstance)(nil),     // 5: rollcall.store.v1.CollectorInstance
+	(*CollectorLabel)(nil),        // 6: rollcall.store.v1.CollectorLabel
+	(*CollectorRecord)(nil),       // 7: rollcall.store.v1.CollectorRecord
+	(*SessionRecord)(nil),         // 8: rollcall.store.v1.SessionRecord
+	(*AckRecord)(nil),             // 9: rollcall.store.v1.AckRecord
+	(*RemovedRecord)(nil),         // 10: rollcall.store.v1.RemovedRecord
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
 }
 var file_rollcall_store_v1_record_proto_depIdxs = []int32{
-	8,  // 0: rollcall.store.v1.EpochRecord.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: rollcall.store.v1.ProducerRecord.assign_time:type_name -> google.protobuf.Timestamp
-	8,  // 2: rollcall.store.v1.ProducerRecord.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: rollcall.store.v1.ProducerRecord.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 4: rollcall.store.v1.CollectorRecord.instances:type_name -> rollcall.store.v1.CollectorInstance
-	3,  // 5: rollcall.store.v1.CollectorRecord.labels:type_name -> rollcall.store.v1.CollectorLabel
-	8,  // 6: rollcall.store.v1.CollectorRecord.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: rollcall.store.v1.SessionRecord.connect_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: rollcall.store.v1.AckRecord.receive_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: rollcall.store.v1.RemovedRecord.remove_time:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 0: rollcall.store.v1.EpochRecord.create_time:type_name -> google.protobuf.Timestamp
+	11, // 1: rollcall.store.v1.ProducerRecord.assign_time:type_name -> google.protobuf.Timestamp
+	11, // 2: rollcall.store.v1.ProducerRecord.create_time:type_name -> google.protobuf.Timestamp
+	11, // 3: rollcall.store.v1.ProducerRecord.update_time:type_name -> google.protobuf.Timestamp
+	12, // 4: rollcall.store.v1.ProducerRecord.lease_duration:type_name -> google.protobuf.Duration
+	12, // 5: rollcall.store.v1.ProducerRecord.expire_after:type_name -> google.protobuf.Duration
+	11, // 6: rollcall.store.v1.SuspectRecord.suspect_time:type_name -> google.protobuf.Timestamp
+	11, // 7: rollcall.store.v1.SuspectRecord.renew_time:type_name -> google.protobuf.Timestamp
+	11, // 8: rollcall.store.v1.LeaderRecord.elect_time:type_name -> google.protobuf.Timestamp
+	11, // 9: rollcall.store.v1.ExpiryRecord.until:type_name -> google.protobuf.Timestamp
+	5,  // 10: rollcall.store.v1.CollectorRecord.instances:type_name -> rollcall.store.v1.CollectorInstance
+	6,  // 11: rollcall.store.v1.CollectorRecord.labels:type_name -> rollcall.store.v1.CollectorLabel
+	11, // 12: rollcall.store.v1.CollectorRecord.create_time:type_name -> google.protobuf.Timestamp
+	11, // 13: rollcall.store.v1.CollectorRecord.drain_time:type_name -> google.protobuf.Timestamp
+	11, // 14: rollcall.store.v1.CollectorRecord.expunge_time:type_name -> google.protobuf.Timestamp
+	11, // 15: rollcall.store.v1.CollectorRecord.gone_times:type_name -> google.protobuf.Timestamp
+	11, // 16: rollcall.store.v1.SessionRecord.connect_time:type_name -> google.protobuf.Timestamp
+	11, // 17: rollcall.store.v1.AckRecord.receive_time:type_name -> google.protobuf.Timestamp
+	11, // 18: rollcall.store.v1.RemovedRecord.remove_time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_store_v1_record_proto_init() }
@@ -777,7 +1124,7 @@ func file_rollcall_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_store_v1_record_proto_rawDesc), len(file_rollcall_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
