@@ -13,6 +13,9 @@ type Write struct {
 	// Record is the new one; nil deletes.
 	Record Record
 
+	// Check writes nothing: the record must only still be as it was read.
+	Check bool
+
 	// Leased ties the record to the life of this registry process.
 	Leased bool
 }
