@@ -58,6 +58,7 @@ var house = []room{
 	{"services/registry", assembly, nil},
 	{"services/registry/internal/roster", core, []string{"github.com/google/btree"}},
 	{"services/registry/internal/placement", core, nil},
+	{"services/registry/internal/lease", core, nil},
 	{"services/registry/internal/feed", engine, nil},
 	{"services/registry/internal/registrar", engine, []string{"services/registry/internal/feed"}},
 	{"services/registry/internal/store", adapter, []string{storeV1}},

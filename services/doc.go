@@ -16,6 +16,7 @@
 //	    internal/
 //	      roster/            core      who exists and who has whom: commands in, changes out
 //	      placement/         core      which collector should have which producer
+//	      lease/             core      who is struck off, which collectors are gone, and when no clock runs
 //	      feed/              engine    each collector's current set, to any number of subscribers
 //	      registrar/         engine    commands to the store, and the store's changes to the view
 //	      store/             adapter   the roster on disk: revisions, compare-and-set, watch
