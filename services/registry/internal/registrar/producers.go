@@ -140,24 +140,30 @@ func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(hint assignme
 	return txn, result
 }
 
+// evenWeight is what every producer weighs, in samples/s, as long as nobody has
+// weighed them.
+const evenWeight = 1
+
 // plan prepares the placement of a batch: it counts what is in flight, and what
 // it hands out itself. The caller holds mu while it uses the plan.
 func (r *Registrar) plan() func(hint assignment.CollectorID) roster.Place {
-	var plan *placement.Plan
+	var chooser *placement.Chooser
 	return func(hint assignment.CollectorID) roster.Place {
 		if hint != "" && r.view.Collector(hint) != nil {
 			return roster.Place{Collector: hint, Reason: roster.PlacementHint}
 		}
-		if plan == nil {
+		if chooser == nil {
 			var loads []placement.Load
 			for c := range r.view.Collectors {
 				if id := c.Collector.ID; c.Live() {
-					loads = append(loads, placement.Load{Collector: id, Producers: c.Assigned + r.inFlight[id]})
+					loads = append(loads, placement.Load{
+						Collector: id, Load: float64(c.Assigned+r.inFlight[id]) * placement.Cost(evenWeight),
+					})
 				}
 			}
-			plan = placement.NewPlan(loads)
+			chooser = placement.NewChooser(loads, placement.DefaultBand)
 		}
-		return roster.Place{Collector: plan.Next(), Reason: roster.PlacementLeastLoaded}
+		return roster.Place{Collector: chooser.Next(evenWeight, ""), Reason: roster.PlacementLeastLoaded}
 	}
 }
 
