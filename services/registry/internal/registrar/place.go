@@ -25,7 +25,7 @@ func (r *Registrar) plan() func(*RegisterProducer) roster.Place {
 			return roster.Place{Collector: cmd.Hint, Reason: roster.PlacementHint}
 		}
 		if chooser == nil {
-			chooser = placement.NewChooser(r.loads(now))
+			chooser = placement.NewChooser(r.loads(now), 0)
 		}
 		return roster.Place{Collector: chooser.Next(r.weights.expect(cmd.Rate), cmd.Zone), Reason: roster.PlacementLeastLoaded}
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
-	"github.com/rollcall-metrics/rollcall/services/registry/internal/placement"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
