@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -85,6 +86,60 @@ func listingCollectors(m *registryv1.ListCollectorsRequest) call {
 	}
 }
 
+func draining(id string, only bool) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.DrainCollector(ctx, &registryv1.DrainCollectorRequest{CollectorId: id, ValidateOnly: only})
+		return err
+	}
+}
+
+func undraining(id string) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.UndrainCollector(ctx, &registryv1.UndrainCollectorRequest{CollectorId: id})
+		return err
+	}
+}
+
+func expunging(id string, force bool) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.ExpungeCollector(ctx, &registryv1.ExpungeCollectorRequest{CollectorId: id, Force: force})
+		return err
+	}
+}
+
+func moving(producer, collector string) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.MoveProducer(ctx, &registryv1.MoveProducerRequest{ProducerId: producer, CollectorId: collector})
+		return err
+	}
+}
+
+func previewing(ctx context.Context, r *rig) error {
+	_, err := r.PreviewRebalance(ctx, &registryv1.PreviewRebalanceRequest{})
+	return err
+}
+
+func rebalancing(most int32) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.Rebalance(ctx, &registryv1.RebalanceRequest{MaxMoveCount: most})
+		return err
+	}
+}
+
+func confirming(mode registryv1.ExpiryMode, span *durationpb.Duration) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.ConfirmExpiry(ctx, &registryv1.ConfirmExpiryRequest{Mode: mode, Duration: span})
+		return err
+	}
+}
+
+func adopting(collector string, all ...*registryv1.Assignment) call {
+	return func(ctx context.Context, r *rig) error {
+		_, err := r.AdoptProducers(ctx, &registryv1.AdoptProducersRequest{CollectorId: collector, Assignments: all})
+		return err
+	}
+}
+
 func invalid(fields ...string) fault { return fault{code: codes.InvalidArgument, fields: fields} }
 
 func with(id string, change func(*registryv1.Producer)) *registryv1.Producer {
@@ -103,7 +158,8 @@ func applied(change func(*registryv1.AcknowledgeRequest)) *registryv1.Acknowledg
 
 // failures is every class of error, by the call that meets it. Producer p was
 // registered by instances a and b; q was deregistered; collector c1 has the
-// instances a and b, the latter with a stream.
+// instances a and b, the latter with a stream; collector away has none, and gone
+// was expunged.
 var failures = map[string]struct {
 	call call
 	want fault
@@ -119,6 +175,19 @@ var failures = map[string]struct {
 		p.Labels = []*registryv1.Label{{Name: "ok", Value: "v"}, {Name: "__x", Value: "v"}}
 	})), invalid("producer.labels[1].name")},
 	"ids": {registering(with("x", func(p *registryv1.Producer) { p.InstanceId, p.LastCollectorId = "-", "a/b" })), invalid("producer.instance_id", "producer.last_collector_id")},
+
+	"a permanent one has no lease": {registering(with("x", func(p *registryv1.Producer) {
+		p.LeaseDuration, p.ExpireAfter = durationpb.New(time.Minute), durationpb.New(time.Hour)
+	})), invalid("producer.lease_duration", "producer.expire_after")},
+	"lease": {registering(with("x", func(p *registryv1.Producer) {
+		p.InstanceId, p.LeaseDuration = "a", durationpb.New(9*time.Second)
+	})), invalid("producer.lease_duration")},
+	"expiry below the lease": {registering(with("x", func(p *registryv1.Producer) {
+		p.InstanceId, p.LeaseDuration, p.ExpireAfter = "a", durationpb.New(time.Hour), durationpb.New(time.Minute)
+	})), invalid("producer.expire_after")},
+	"rate and zone": {registering(with("x", func(p *registryv1.Producer) {
+		p.ExpectedSamplesPerSecond, p.Zone = math.NaN(), strings.Repeat("z", 129)
+	})), invalid("producer.zone", "producer.expected_samples_per_second")},
 
 	"instance replaced":              {registering(with("p", func(p *registryv1.Producer) { p.InstanceId = "a" })), fault{code: codes.Aborted, reason: "INSTANCE_REPLACED"}},
 	"instance deregistered":          {registering(with("q", func(p *registryv1.Producer) { p.InstanceId = "a" })), fault{code: codes.FailedPrecondition, reason: "INSTANCE_DEREGISTERED"}},
@@ -163,7 +232,43 @@ var failures = map[string]struct {
 	"acknowledge: held":              {acknowledging(applied(func(m *registryv1.AcknowledgeRequest) { m.HeldProducerIds = make([]string, 1001) })), invalid("held_producer_ids")},
 	"acknowledge: unknown collector": {acknowledging(applied(func(m *registryv1.AcknowledgeRequest) { m.CollectorId = "c9" })), fault{code: codes.NotFound, reason: "UNKNOWN_COLLECTOR"}},
 	"acknowledge: another's":         {acknowledging(applied(func(m *registryv1.AcknowledgeRequest) { m.InstanceId = "a" })), fault{code: codes.FailedPrecondition, reason: "STALE_ACKNOWLEDGEMENT"}},
+	"acknowledge: collected":         {acknowledging(applied(func(m *registryv1.AcknowledgeRequest) { m.CollectedProducerIds = make([]string, 1001) })), invalid("collected_producer_ids")},
 	"acknowledge: another epoch":     {acknowledging(applied(func(m *registryv1.AcknowledgeRequest) { m.Epoch = "x" })), fault{code: codes.FailedPrecondition, reason: "STALE_ACKNOWLEDGEMENT"}},
+
+	"drain: id":                 {draining("a/b", false), invalid("collector_id")},
+	"drain: unknown":            {draining("c9", false), fault{code: codes.NotFound, reason: "UNKNOWN_COLLECTOR"}},
+	"drain: the only one":       {draining("c1", false), fault{code: codes.FailedPrecondition, reason: "NO_OTHER_COLLECTOR"}},
+	"drain: only in a plan":     {draining("c1", true), fault{code: codes.FailedPrecondition, reason: "NO_OTHER_COLLECTOR"}},
+	"drain: expunged":           {draining("gone", false), fault{code: codes.FailedPrecondition, reason: "EXPUNGED"}},
+	"undrain: id":               {undraining(""), invalid("collector_id")},
+	"undrain: unknown":          {undraining("c9"), fault{code: codes.NotFound, reason: "UNKNOWN_COLLECTOR"}},
+	"expunge: id":               {expunging(" ", true), invalid("collector_id")},
+	"expunge: unknown":          {expunging("c9", true), fault{code: codes.NotFound, reason: "UNKNOWN_COLLECTOR"}},
+	"expunge: live":             {expunging("c1", false), fault{code: codes.FailedPrecondition, reason: "NOT_DRAINED"}},
+	"expunged: register":        {enlisting(&registryv1.Collector{CollectorId: "gone", InstanceId: "b"}), fault{code: codes.FailedPrecondition, reason: "EXPUNGED"}},
+	"expunged: subscribe":       {subscribing(&registryv1.SubscribeRequest{CollectorId: "gone", InstanceId: "a", Generation: 1}), fault{code: codes.FailedPrecondition, reason: "EXPUNGED"}},
+	"collector rate and zone":   {enlisting(&registryv1.Collector{CollectorId: "c2", InstanceId: "a", CapacitySamplesPerSecond: -1, Zone: strings.Repeat("z", 129)}), invalid("collector.capacity_samples_per_second", "collector.zone")},
+	"move: ids":                 {moving("", "c1"), invalid("producer_id")},
+	"move: collector":           {moving("p", "a/b"), invalid("collector_id")},
+	"move: unknown":             {moving("x", "c1"), fault{code: codes.NotFound, reason: "UNKNOWN_PRODUCER"}},
+	"move: unknown collector":   {moving("p", "c9"), fault{code: codes.NotFound, reason: "UNKNOWN_COLLECTOR"}},
+	"move: not live":            {moving("p", "away"), fault{code: codes.FailedPrecondition, reason: "COLLECTOR_NOT_OPEN"}},
+	"move: expunged":            {moving("p", "gone"), fault{code: codes.FailedPrecondition, reason: "COLLECTOR_NOT_OPEN"}},
+	"rebalance: negative":       {rebalancing(-1), invalid("max_move_count")},
+	"rebalance: too many":       {rebalancing(10_001), invalid("max_move_count")},
+	"confirm: mode":             {confirming(9, nil), invalid("mode")},
+	"confirm: short":            {confirming(registryv1.ExpiryMode_EXPIRY_MODE_HOLD, durationpb.New(time.Second)), invalid("duration")},
+	"confirm: long":             {confirming(registryv1.ExpiryMode_EXPIRY_MODE_HASTEN, durationpb.New(25*time.Hour)), invalid("duration")},
+	"confirm: no duration":      {confirming(registryv1.ExpiryMode_EXPIRY_MODE_HOLD, &durationpb.Duration{Seconds: 60, Nanos: -1}), invalid("duration")},
+	"confirm: auto has no end":  {confirming(registryv1.ExpiryMode_EXPIRY_MODE_AUTO, durationpb.New(time.Hour)), invalid("duration")},
+	"confirm: unspecified, too": {confirming(0, durationpb.New(time.Hour)), invalid("duration")},
+	"adopt: id":                 {adopting("a/b"), invalid("collector_id")},
+	"adopt: unknown":            {adopting("c9"), fault{code: codes.NotFound, reason: "UNKNOWN_COLLECTOR"}},
+	"adopt: expunged":           {adopting("gone"), fault{code: codes.FailedPrecondition, reason: "EXPUNGED"}},
+	"adopt: many":               {adopting("c1", make([]*registryv1.Assignment, 1001)...), invalid("assignments")},
+	"adopt: large": {adopting("c1", &registryv1.Assignment{
+		ProducerId: "x", Labels: []*registryv1.Label{{Name: "a", Value: strings.Repeat("x", 2<<20)}},
+	}), invalid("assignments")},
 }
 
 func TestErrorsOverTheWire(t *testing.T) {
@@ -174,6 +279,11 @@ func TestErrorsOverTheWire(t *testing.T) {
 		}
 		r.register(t, with("q", func(p *registryv1.Producer) { p.InstanceId = "a" }))
 		if err := deregistering("q", "a")(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		r.enlist(t, "away", "a")
+		r.enlist(t, "gone", "a")
+		if err := expunging("gone", false)(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 		stream, err := r.Subscribe(t.Context(), &registryv1.SubscribeRequest{CollectorId: "c1", InstanceId: "b", Generation: 2})
@@ -238,6 +348,9 @@ func TestNothingIsAnsweredBeforeTheRollIsKnown(t *testing.T) {
 			"get collector": gettingCollector("c1", 0), "list collectors": listingCollectors(nil),
 			"subscribe":   subscribing(&registryv1.SubscribeRequest{CollectorId: "c1", InstanceId: "b", Generation: 2}),
 			"acknowledge": acknowledging(applied(func(*registryv1.AcknowledgeRequest) {})),
+			"drain":       draining("c1", false), "dry drain": draining("c1", true), "undrain": undraining("c1"), "expunge": expunging("c1", true),
+			"preview": previewing, "rebalance": rebalancing(0), "move": moving("p", "c1"),
+			"confirm": confirming(registryv1.ExpiryMode_EXPIRY_MODE_HOLD, nil), "adopt": adopting("c1"),
 		} {
 			if diff := cmp.Diff(want, faultOf(t, c(t.Context(), r)), cmp.AllowUnexported(fault{})); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -54,7 +54,7 @@ func flood(t *testing.T, r *rig, requests ...*registryv1.SubscribeRequest) map[e
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	assignments, _, _ := r.dial(t)
+	assignments := registryv1.NewAssignmentServiceClient(r.dial(t))
 	var mu sync.Mutex
 	ends := map[ended]int{}
 	for _, m := range requests {
