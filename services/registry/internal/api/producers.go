@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -244,6 +245,16 @@ func encodeProducer(r *roster.Producer) (*registryv1.Producer, error) {
 		}}
 	}
 	return p, nil
+}
+
+// IntervalOf is the interval of an encoded assignment, for the leader; zero for
+// one that cannot be read.
+func IntervalOf(stored []byte) time.Duration {
+	a, err := wire.DecodeStored(stored)
+	if err != nil {
+		return 0
+	}
+	return a.Interval
 }
 
 // SameStored tells whether two encoded assignments mean the same, for the
