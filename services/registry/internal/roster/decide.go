@@ -71,7 +71,7 @@ func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time)
 	if before == nil {
 		// That nobody has struck it off meanwhile is a condition too: a producer
 		// that came and went since the view was current is absent as well.
-		txn = append(txn, Write{Key: RemovedKey(cmd.ID), Expect: removed.Revision})
+		txn = append(txn, Write{Key: RemovedKey(cmd.ID), Expect: removed.Revision, Check: removed.Revision == 0})
 	}
 	return txn, &next, nil
 }
