@@ -67,7 +67,7 @@ var registrations = map[string]registration{
 		},
 		// That nothing was removed meanwhile is a condition too: else an older
 		// read brings back what was deregistered in between.
-		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p")}},
+		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p"), Check: true}},
 	},
 	"new, by hand, nobody to have it": {
 		cmd:   roster.RegisterProducer{Stored: []byte("new")},
@@ -75,7 +75,7 @@ var registrations = map[string]registration{
 		want: &roster.Producer{
 			ID: "p", Stored: []byte("new"), Version: assignment.VersionOf([]byte("new")), CreateTime: now, UpdateTime: now,
 		},
-		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p")}},
+		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p"), Check: true}},
 	},
 	"renewal": {
 		before: []roster.Record{standing("a")},
