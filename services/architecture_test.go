@@ -61,6 +61,8 @@ var house = []room{
 	{"services/registry/internal/lease", core, nil},
 	{"services/registry/internal/feed", engine, nil},
 	{"services/registry/internal/registrar", engine, []string{"services/registry/internal/feed"}},
+	{"services/registry/internal/leader", engine, []string{"services/registry/internal/registrar"}},
+	{"services/registry/internal/witness", adapter, []string{collectorV1}},
 	{"services/registry/internal/store", adapter, []string{storeV1}},
 	{"services/registry/internal/store/storetest", support, []string{"services/registry/internal/store"}},
 	{"services/registry/internal/api", adapter, []string{registryV1}},

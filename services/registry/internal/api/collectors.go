@@ -168,7 +168,7 @@ func (s collectorService) encode(status *registrar.CollectorStatus) *registryv1.
 		State:                    stateOf(&status.CollectorEntry),
 		AssignedCount:            int64(status.Assigned),
 		LeavingCount:             int64(status.Leaving),
-		SamplesPerSecond:         s.Registrar.Load(status),
+		SamplesPerSecond:         s.Registrar.Rate(status),
 		DrainTime:                timestamp(record.DrainTime),
 	}
 	if record.Expunged() {

@@ -75,8 +75,8 @@ func (a *API) encodePlan(plan *registrar.Plan, about func(placement.Move) bool) 
 		m.Loads = append(m.Loads, &registryv1.CollectorLoad{
 			CollectorId:              string(l.Collector),
 			CapacitySamplesPerSecond: l.Capacity,
-			SamplesPerSecondBefore:   l.LoadBefore,
-			SamplesPerSecondAfter:    l.LoadAfter,
+			SamplesPerSecondBefore:   registrar.RateOf(l.LoadBefore, l.ProducersBefore),
+			SamplesPerSecondAfter:    registrar.RateOf(l.LoadAfter, l.ProducersAfter),
 			ProducerCountBefore:      int64(l.ProducersBefore),
 			ProducerCountAfter:       int64(l.ProducersAfter),
 		})

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -71,6 +72,16 @@ func encodeSuspicion(p *registryv1.Producer, r *roster.Producer, s *roster.Suspe
 		last = s.RenewTime
 	}
 	p.ExpireTime = timestamp(last.Add(r.ExpireAfter))
+}
+
+// IntervalOf is the interval of an encoded assignment, for the leader; zero for
+// one that cannot be read.
+func IntervalOf(stored []byte) time.Duration {
+	a, err := wire.DecodeStored(stored)
+	if err != nil {
+		return 0
+	}
+	return a.Interval
 }
 
 // SameStored tells whether two encoded assignments mean the same, for the

@@ -129,6 +129,7 @@ func (p *planner) place() {
 		}
 		return
 	}
+	p.steps = make([]step, 0, len(p.waits))
 	chooser := choose(open, p.options.Band)
 	total := chooser.load
 	for _, n := range p.waits {
@@ -215,6 +216,9 @@ func (p *planner) move(n, to int32) {
 
 // report writes down what was moved and what it comes to.
 func (p *planner) report() {
+	if len(p.steps) > 0 {
+		p.result.Moves = make([]Move, 0, len(p.steps))
+	}
 	for _, s := range p.steps {
 		to := p.owner[s.producer]
 		if to == s.from {

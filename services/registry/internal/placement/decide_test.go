@@ -93,24 +93,24 @@ func TestLoadsAddUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := drawFleet(t)
 		plan := f.plan()
-		want := func(before bool) map[assignment.CollectorID]placement.CollectorLoad {
-			loads := map[assignment.CollectorID]placement.CollectorLoad{}
+		loads := func() map[assignment.CollectorID]placement.CollectorLoad {
+			of := map[assignment.CollectorID]placement.CollectorLoad{}
 			for _, p := range f.producers {
-				l := loads[p.Owner]
+				l := of[p.Owner]
 				l.LoadAfter += placement.Cost(p.Weight)
 				l.ProducersAfter++
-				loads[p.Owner] = l
+				of[p.Owner] = l
 			}
-			return loads
+			return of
 		}
 		check := func(of string, load float64, n int, want placement.CollectorLoad) {
 			if math.Abs(load-want.LoadAfter) > 1e-6*max(1, load) || n != want.ProducersAfter {
 				t.Fatalf("%s: load %v of %d producers, want %+v", of, load, n, want)
 			}
 		}
-		before := want(true)
+		before := loads()
 		f.apply(plan)
-		after := want(false)
+		after := loads()
 		if len(plan.Collectors) != len(f.collectors) {
 			t.Fatalf("%d loads of %d collectors", len(plan.Collectors), len(f.collectors))
 		}

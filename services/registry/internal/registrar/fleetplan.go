@@ -1,6 +1,7 @@
 package registrar
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -105,4 +106,57 @@ func (p *Plan) Txns(now time.Time, reason func(placement.Move) roster.PlacementR
 		}
 	}
 	return txns
+}
+
+// Move is one of a plan, and MoveLeave the reason of one that must leave its
+// collector.
+type Move = placement.Move
+
+// MoveLeave is the reason of a move off a collector that everything must leave.
+const MoveLeave = placement.Leave
+
+// ForBalance takes from a plan the moves for balance only.
+func ForBalance(m Move) roster.PlacementReason {
+	if m.Reason != placement.Rebalance {
+		return 0
+	}
+	return roster.PlacementRebalance
+}
+
+// Uneven tells whether some collector may be above the band, by what its
+// producers were last said to yield.
+func (r *Registrar) Uneven() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	loads := r.loads(time.Now())
+	told, known := 0.0, 0
+	for _, l := range loads {
+		if l.Capacity > 0 {
+			told, known = told+l.Capacity, known+1
+		}
+	}
+	standard := 1.0
+	if known > 0 {
+		standard = told / float64(known)
+	}
+	load, capacity, most := 0.0, 0.0, 0.0
+	for _, l := range loads {
+		c := l.Capacity
+		if c <= 0 {
+			c = standard
+		}
+		load, capacity, most = load+l.Load, capacity+c, max(most, l.Load/c)
+	}
+	return len(loads) > 1 && load > 0 && most > (1+placement.DefaultBand)*load/capacity
+}
+
+// Elsewhere is another collector for a producer than the one that it was given
+// to, empty if there is none.
+func (r *Registrar) Elsewhere(e *roster.Entry, avoid func(assignment.ProducerID, assignment.CollectorID) bool) assignment.CollectorID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	loads := slices.DeleteFunc(r.loads(time.Now()), func(l placement.Load) bool {
+		return l.Collector == e.Collector || avoid(e.ID, l.Collector)
+	})
+	return placement.NewChooser(loads, 0).Next(r.Weight(e), e.Zone)
 }

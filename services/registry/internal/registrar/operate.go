@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
-	"github.com/rollcall-metrics/rollcall/services/registry/internal/placement"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
@@ -127,13 +126,7 @@ func (r *Registrar) Rebalance(ctx context.Context, most int) (*Plan, int, error)
 	if err != nil {
 		return nil, 0, err
 	}
-	only := func(m placement.Move) roster.PlacementReason {
-		if m.Reason != placement.Rebalance {
-			return 0
-		}
-		return roster.PlacementRebalance
-	}
-	begun, err := r.Write(ctx, plan.Txns(time.Now(), only, func(assignment.CollectorID) bool { return false }))
+	begun, err := r.Write(ctx, plan.Txns(time.Now(), ForBalance, func(assignment.CollectorID) bool { return false }))
 	return plan, begun, err
 }
 

@@ -31,15 +31,15 @@ func (r *Registrar) plan() func(*RegisterProducer) roster.Place {
 	}
 }
 
-// hinted tells whether a producer that a collector says it has goes on there: if
-// the collector is live, or was a moment ago, and may keep what it has.
+// hinted tells whether a producer goes on with the collector that it says it has:
+// if that is live, or was a moment ago, and may keep what it has.
 func (r *Registrar) hinted(id assignment.CollectorID, now time.Time) bool {
 	c := r.view.Collector(id)
 	if c == nil || c.Collector.Leaves() {
 		return false
 	}
-	since, away := r.away[id]
-	return c.Live() || away && now.Sub(since) < r.Grace
+	since, away := r.away[id] // one that has just registered is not away yet
+	return !away || now.Sub(since) < r.Grace
 }
 
 // loads are those of the collectors that may be given producers. The caller

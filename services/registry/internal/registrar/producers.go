@@ -131,6 +131,9 @@ func (r *Registrar) decideRound(cmds []RegisterProducer, todo []int, results []R
 // decideRegister decides one registration. The caller holds mu.
 func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(*RegisterProducer) roster.Place, now time.Time) (roster.Txn, Registered) {
 	before := r.view.Producer(cmd.ID)
+	if cmd.Life == (roster.Life{}) {
+		cmd.Life = roster.LifeOf(cmd.Instance != "")
+	}
 	same := before != nil && (bytes.Equal(before.Stored, cmd.Stored) || r.SameStored(before.Stored, cmd.Stored))
 	did, err := r.view.Register(
 		roster.RegisterProducer{

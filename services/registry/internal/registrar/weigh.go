@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/btree"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/placement"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
@@ -27,7 +28,7 @@ type weights struct {
 	median float64
 }
 
-// measured is a collector's load when that was last summed up, and how many
+// measured is a collector's load, as placement reckons it, when that was last summed up, and how many
 // producers it had.
 type measured struct {
 	load     float64
@@ -59,7 +60,7 @@ func (w *weights) load(id assignment.CollectorID, assigned int) float64 {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	m := w.loads[id]
-	return max(0, m.load+float64(assigned-m.assigned)*w.median)
+	return max(0, m.load+float64(assigned-m.assigned)*placement.Cost(w.median))
 }
 
 // of is the weight of a producer. The caller holds mu.
@@ -108,7 +109,7 @@ func (w *weights) sum(producers *btree.BTreeG[*roster.Entry]) {
 	producers.Ascend(func(e *roster.Entry) bool {
 		if e.Collector != "" {
 			m := w.loads[e.Collector]
-			w.loads[e.Collector] = measured{m.load + w.of(e), m.assigned + 1}
+			w.loads[e.Collector] = measured{m.load + placement.Cost(w.of(e)), m.assigned + 1}
 		}
 		return true
 	})

@@ -57,7 +57,7 @@ func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time)
 		next, expect = before.Producer, before.Revision
 	case wasRemoved:
 		next.Instances = removed.Instances // none of them may take it back
-		if removed.Cause == assignment.CauseDeregistered && cmd.Instance != "" && slices.Contains(removed.Instances, cmd.Instance) {
+		if removed.Cause != assignment.CauseExpired && cmd.Instance != "" && slices.Contains(removed.Instances, cmd.Instance) {
 			return Registration{}, Refuse(FailedPrecondition, ReasonInstanceDeregistered,
 				"producer %q: instance %q was deregistered; only a new instance may register it again", cmd.ID, cmd.Instance)
 		}

@@ -110,3 +110,12 @@ func (v *View) SetExpiry(mode ExpiryMode, until time.Time) Txn {
 	}
 	return Txn{{Key: next.Key(), Expect: expect, Record: next}}
 }
+
+// Again decides what writing the leader's record anew writes, to see whether the
+// store takes writes.
+func (l LeaderEntry) Again() Txn {
+	if l.Leader == nil {
+		return nil
+	}
+	return Txn{{Key: LeaderKey(), Expect: l.Revision, Record: l.Leader, Leased: true}}
+}

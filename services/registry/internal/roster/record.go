@@ -115,6 +115,15 @@ type Life struct {
 	ExpireAfter time.Duration
 }
 
+// LifeOf is that of a producer whose registration does not tell: what was
+// registered by hand stays, what a process registers has a lease.
+func LifeOf(process bool) Life {
+	if !process {
+		return Life{Permanent: true}
+	}
+	return Life{Lease: 10 * time.Minute, ExpireAfter: time.Hour}
+}
+
 // RoleOf is the part that a collector has in the producer; unspecified for none.
 func (r *Producer) RoleOf(collector assignment.CollectorID) assignment.Role {
 	switch {

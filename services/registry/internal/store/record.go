@@ -1,8 +1,6 @@
 package store
 
 import (
-	"time"
-
 	storev1 "github.com/rollcall-metrics/rollcall/gen/rollcall/store/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
@@ -82,19 +80,9 @@ func unpackProducer(id assignment.ProducerID, m *storev1.ProducerRecord) (*roste
 		Extra: extraOf(m),
 	}
 	if r.Life == (roster.Life{}) {
-		r.Life = lifeBefore(r.Instances)
+		r.Life = roster.LifeOf(len(r.Instances) > 0) // of a version that knew no leases
 	}
 	return r, f.first()
-}
-
-// lifeBefore is that of a record of a version that knew no leases: what was
-// registered by hand stays, what a process registered has the lease that it
-// would be given now.
-func lifeBefore(instances []assignment.InstanceID) roster.Life {
-	if len(instances) == 0 {
-		return roster.Life{Permanent: true}
-	}
-	return roster.Life{Lease: 10 * time.Minute, ExpireAfter: time.Hour}
 }
 
 func packCollector(r *roster.Collector) (*storev1.CollectorRecord, error) {
