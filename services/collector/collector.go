@@ -227,6 +227,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 		Members:      k.members,
 		Collections:  k.schedule,
 		Subscription: k.subscription,
+		Testify:      k.schedule.Testify,
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
