@@ -275,6 +275,8 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 		Metrics:  collections,
 		Panicked: k.panicked,
 		Now:      c.Now,
+
+		TargetCollected: func() { k.follower.TargetCollected() },
 	})
 	k.members = membership.New(membership.Config{
 		Log:          stateLog{k.state},
@@ -295,7 +297,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 		},
 		Members: k.members,
 		Holder:  k.members,
-		Runner:  unrunnables{k.schedule},
+		Runner:  running{k.schedule},
 		Logger:  c.Logger,
 		Metrics: following,
 	})
