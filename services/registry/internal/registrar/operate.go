@@ -69,13 +69,16 @@ func (r *Registrar) changeCollector(ctx context.Context, id assignment.Collector
 	return s, at, nil
 }
 
-// MoveProducer hands a producer to a collector, for an operator.
+// MoveProducer hands a producer to a collector, for an operator. It returns where
+// the producer's record was last written.
 func (r *Registrar) MoveProducer(ctx context.Context, id assignment.ProducerID, to assignment.CollectorID) (at Position, changed bool, err error) {
+	var last assignment.Revision
 	at.Epoch, at.Revision, err = r.execute(ctx, func(now time.Time) (roster.Txn, error) {
 		e := r.view.Producer(id)
 		if e == nil {
 			return nil, roster.Refuse(roster.NotFound, roster.ReasonUnknownProducer, "producer %q is not registered", id)
 		}
+		last = e.Revision
 		if err := r.openFor(to, e, now); err != nil {
 			return nil, err
 		}
@@ -83,6 +86,9 @@ func (r *Registrar) MoveProducer(ctx context.Context, id assignment.ProducerID, 
 		changed = len(txn) > 0
 		return txn, nil
 	})
+	if !changed {
+		at.Revision = last
+	}
 	return at, changed, err
 }
 
