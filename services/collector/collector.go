@@ -227,6 +227,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 		Members:      k.members,
 		Collections:  k.schedule,
 		Subscription: k.subscription,
+		Testify:      k.schedule.Testify,
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
@@ -274,6 +275,8 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 		Metrics:  collections,
 		Panicked: k.panicked,
 		Now:      c.Now,
+
+		TargetCollected: func() { k.follower.TargetCollected() },
 	})
 	k.members = membership.New(membership.Config{
 		Log:          stateLog{k.state},
@@ -294,7 +297,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 		},
 		Members: k.members,
 		Holder:  k.members,
-		Runner:  unrunnables{k.schedule},
+		Runner:  running{k.schedule},
 		Logger:  c.Logger,
 		Metrics: following,
 	})

@@ -56,17 +56,22 @@ func (w witness) Survey(held func(assignment.ProducerID) bool) guard.Survey {
 	return survey
 }
 
-// unrunnables is the schedule as the follower's source of what is not run.
-type unrunnables struct{ schedule *schedule.Schedule }
+// running is the schedule as the follower's source of how assignments are run.
+type running struct{ schedule *schedule.Schedule }
 
 // Unrunnable returns the number and some of the assignments that are not run.
-func (u unrunnables) Unrunnable() (int, []follow.Unrunnable) {
-	count, first := u.schedule.Unrunnable()
+func (r running) Unrunnable() (int, []follow.Unrunnable) {
+	count, first := r.schedule.Unrunnable()
 	some := make([]follow.Unrunnable, len(first))
 	for i, one := range first {
 		some[i] = follow.Unrunnable(one)
 	}
 	return count, some
+}
+
+// Collected returns targets of handoffs that have been collected.
+func (r running) Collected(after uint64, limit int) ([]assignment.ProducerID, uint64) {
+	return r.schedule.Collected(after, limit)
 }
 
 // targets tells the query API what is collected.

@@ -29,6 +29,7 @@ func acknowledgements() *rapid.Generator[*wire.Acknowledgement] {
 			Persisted:       rapid.Bool().Draw(t, "persisted"),
 			HeldCount:       rapid.Int64Min(0).Draw(t, "held count"),
 			Held:            rapid.SliceOfN(producerIDs(), 0, 3).Draw(t, "held"),
+			Collected:       rapid.SliceOfN(producerIDs(), 0, 3).Draw(t, "collected"),
 			UnrunnableCount: rapid.Int64Min(0).Draw(t, "unrunnable count"),
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "unrunnable") {
@@ -112,6 +113,9 @@ func TestDecodeAcknowledge(t *testing.T) {
 		{"1,000 held", func(m *registryv1.AcknowledgeRequest) { m.HeldProducerIds = ids(1000) }, nil},
 		{"1,001 held", func(m *registryv1.AcknowledgeRequest) { m.HeldProducerIds = ids(1001) }, []string{"held_producer_ids"}},
 		{"a bad one held", func(m *registryv1.AcknowledgeRequest) { m.HeldProducerIds = append(ids(3), "") }, []string{"held_producer_ids[3]"}},
+		{"1,000 collected", func(m *registryv1.AcknowledgeRequest) { m.CollectedProducerIds = ids(1000) }, nil},
+		{"1,001 collected", func(m *registryv1.AcknowledgeRequest) { m.CollectedProducerIds = ids(1001) }, []string{"collected_producer_ids"}},
+		{"a bad one collected", func(m *registryv1.AcknowledgeRequest) { m.CollectedProducerIds = append(ids(3), "a b") }, []string{"collected_producer_ids[3]"}},
 		{"all held are bad", func(m *registryv1.AcknowledgeRequest) { m.HeldProducerIds = make([]string, 1000) }, []string{"held_producer_ids[0]"}},
 		{"1,000 unrunnable", func(m *registryv1.AcknowledgeRequest) { m.Unrunnable = unrunnable(1000) }, nil},
 		{"1,001 unrunnable", func(m *registryv1.AcknowledgeRequest) { m.Unrunnable = unrunnable(1001) }, []string{"unrunnable"}},
@@ -124,10 +128,10 @@ func TestDecodeAcknowledge(t *testing.T) {
 		{"everything wrong", func(m *registryv1.AcknowledgeRequest) {
 			m.CollectorId, m.InstanceId, m.Outcome = "", "", 9
 			m.Revision, m.AcceptedCount, m.HeldCount, m.UnrunnableCount = -1, -1, -1, -1
-			m.HeldProducerIds, m.Unrunnable = []string{"-"}, unrunnable(1001)
+			m.HeldProducerIds, m.CollectedProducerIds, m.Unrunnable = []string{"-"}, []string{"-"}, unrunnable(1001)
 		}, []string{
 			"collector_id", "instance_id", "revision", "accepted_count", "held_count", "unrunnable_count", "outcome",
-			"held_producer_ids[0]", "unrunnable",
+			"held_producer_ids[0]", "collected_producer_ids[0]", "unrunnable",
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -164,6 +164,6 @@ func wholeAssignment() *assignment.Assignment {
 		Labels:      []assignment.Label{{Name: "job", Value: "api"}, {Name: "zone", Value: "zürich"}},
 		HonorLabels: true, IgnoreTimestamps: true,
 		Limits:         assignment.Limits{MaxBodyBytes: 1 << 24, MaxSamples: 50_000, MaxLabels: 64, MaxLabelValueBytes: 4096},
-		FallbackFormat: assignment.FormatOpenMetrics,
+		FallbackFormat: assignment.FormatOpenMetrics, Permanent: true,
 	}
 }

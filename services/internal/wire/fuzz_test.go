@@ -132,7 +132,7 @@ func FuzzDecodeAcknowledge(f *testing.F) {
 	seed(f, wire.EncodeAcknowledge(&wire.Acknowledgement{
 		Collector: "c", Instance: "i", Generation: 1, SubscriptionID: "s", SnapshotID: 1, Epoch: "e", Revision: 1, Count: 1, Digest: 1,
 		Refusal: &assignment.Refusal{Reason: "DIGEST_MISMATCH", Message: "m", ProducerID: "p", Revision: 2}, HeldCount: 1,
-		Held: []assignment.ProducerID{"p"}, UnrunnableCount: 1, Unrunnable: []wire.Unrunnable{{ProducerID: "p", Reason: "r"}},
+		Held: []assignment.ProducerID{"p"}, Collected: []assignment.ProducerID{"q"}, UnrunnableCount: 1, Unrunnable: []wire.Unrunnable{{ProducerID: "p", Reason: "r"}},
 	}))
 	seed(f, &registryv1.AcknowledgeRequest{
 		CollectorId: "c", InstanceId: "i", Outcome: 2, Epoch: strings.Repeat("ä", 100),
@@ -152,7 +152,7 @@ func FuzzDecodeAcknowledge(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(a.Held) > wire.MaxListed || len(a.Unrunnable) > wire.MaxListed {
+		if len(a.Held) > wire.MaxListed || len(a.Collected) > wire.MaxListed || len(a.Unrunnable) > wire.MaxListed {
 			t.Fatalf("%d held, %d unrunnable", len(a.Held), len(a.Unrunnable))
 		}
 		checkSame(t, trimmed(again), trimmed(a))
@@ -248,11 +248,43 @@ func FuzzDecodeStored(f *testing.F) {
 	})
 }
 
+// FuzzDecodeCollector: what a collector says of itself is refused, or is the same
+// after it was sent again.
+func FuzzDecodeCollector(f *testing.F) {
+	seed(f, wholeCollector())
+	seed(f, &registryv1.Collector{CollectorId: "c", InstanceId: "i", CapacitySamplesPerSecond: math.NaN(), Zone: strings.Repeat("z", 129)})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m registryv1.Collector
+		if proto.Unmarshal(b, &m) != nil {
+			return
+		}
+		c, err := wire.DecodeCollector(&m)
+		if err != nil {
+			checkRefusal(t, err)
+			return
+		}
+		if !(c.Capacity >= 0 && c.Capacity <= wire.MaxCapacity) || len(c.Zone) > 128 {
+			t.Fatalf("%+v", c)
+		}
+		again, err := wire.DecodeCollector(overTheWire(t, wire.EncodeCollector(c), &registryv1.Collector{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSame(t, again, c)
+	})
+}
+
 func FuzzDecodeProducer(f *testing.F) {
 	for _, tc := range producers {
 		if b, err := proto.Marshal(producer(tc.change)); err == nil && len(b) < 1000 {
 			f.Add(b)
 		}
+	}
+	for _, life := range []func(*registryv1.Producer){
+		byHand, permanent, all(byHand, leased), all(lease(60e9), expiry(120e9)),
+		func(m *registryv1.Producer) { m.Zone, m.ExpectedSamplesPerSecond = "eu-1", math.NaN() },
+	} {
+		seed(f, producer(life))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m registryv1.Producer

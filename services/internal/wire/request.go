@@ -11,6 +11,7 @@ import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -115,8 +116,13 @@ func decodeLife(m *registryv1.Producer, field string, r *Registration, v *Violat
 		}
 		return
 	}
+	before := len(*v)
 	r.Lease = decodeSpan(m.GetLeaseDuration(), field+".lease_duration", DefaultLease, MinLease, MaxLease, v)
-	r.ExpireAfter = decodeSpan(m.GetExpireAfter(), field+".expire_after", max(DefaultExpiry, r.Lease), r.Lease, MaxExpiry, v)
+	least := r.Lease
+	if len(*v) > before {
+		least = MinLease // the lease's fault is not the expiry's too
+	}
+	r.ExpireAfter = decodeSpan(m.GetExpireAfter(), field+".expire_after", max(DefaultExpiry, r.Lease), least, MaxExpiry, v)
 }
 
 func decodeZone(s, field string, v *Violations) string {
@@ -258,6 +264,7 @@ func EncodeProducer(a *assignment.Assignment) *registryv1.Producer {
 		IgnoreTimestamps: m.IgnoreTimestamps,
 		Limits:           m.Limits,
 		FallbackFormat:   m.FallbackFormat,
+		Permanent:        proto.Bool(a.Permanent),
 		Version:          uint64(a.Version),
 	}
 }

@@ -156,6 +156,10 @@ func checkRegistration(t rapid.TB, r *wire.Registration) {
 			t.Errorf("labels %v", a.Labels)
 		}
 	}
+	if a.Permanent != (r.Lease == 0) || a.Permanent != (r.ExpireAfter == 0) || r.ExpireAfter < r.Lease || r.Lease > wire.MaxLease ||
+		!(r.Rate >= 0 && r.Rate <= wire.MaxRate) || len(r.Zone) > 128 {
+		t.Errorf("permanent %v, lease %v, expiry %v, rate %v, zone %q", a.Permanent, r.Lease, r.ExpireAfter, r.Rate, r.Zone)
+	}
 	again, err := wire.DecodeStored(wire.EncodeStored(a))
 	if err != nil || !again.SameWork(a) {
 		t.Errorf("stored and read again: %v, %v", again, err)
@@ -165,6 +169,7 @@ func checkRegistration(t rapid.TB, r *wire.Registration) {
 func TestDecodeProducerTakesEverything(t *testing.T) {
 	r, err := wire.DecodeProducer(producer(func(m *registryv1.Producer) {
 		m.LastCollectorId, m.HonorLabels, m.IgnoreTimestamps = "c-1", true, true
+		m.Permanent, m.Zone, m.ExpectedSamplesPerSecond = proto.Bool(true), "eu-1", 12.5
 		m.Labels = append(m.Labels, &registryv1.Label{Name: "none"}, &registryv1.Label{Name: "job"})
 	}), "producer")
 	if err != nil {
@@ -174,8 +179,11 @@ func TestDecodeProducerTakesEverything(t *testing.T) {
 		ProducerID: "host:9100", Endpoint: "http://host:9100/metrics", Interval: 30 * time.Second, Timeout: 20 * time.Second,
 		Labels:         []assignment.Label{{Name: "job", Value: "api"}, {Name: "zone", Value: "x"}},
 		FallbackFormat: assignment.FormatPrometheusText, Limits: assignment.Limits{MaxSamples: 7},
-		HonorLabels: true, IgnoreTimestamps: true,
+		HonorLabels: true, IgnoreTimestamps: true, Permanent: true,
 	})
+	if r.Zone != "eu-1" || r.Rate != 12.5 {
+		t.Errorf("zone %q, rate %v", r.Zone, r.Rate)
+	}
 	if r.Instance != "instance-1" || r.Hint != "c-1" || r.URL.Host != "host:9100" {
 		t.Errorf("instance %q, hint %q, URL %v", r.Instance, r.Hint, r.URL)
 	}
@@ -209,13 +217,15 @@ func TestDecodeProducerTellsAllFaults(t *testing.T) {
 		ProducerId: "a b", Endpoint: "h", Interval: &durationpb.Duration{Seconds: -1}, Timeout: &durationpb.Duration{Nanos: -1},
 		Labels:     []*registryv1.Label{{}, {Name: "__x", Value: "\xff"}},
 		InstanceId: "-", LastCollectorId: "-", FallbackFormat: 9,
-		Limits: &registryv1.CollectionLimits{MaxBodyBytes: -1, MaxSampleCount: -1, MaxLabelCount: -1, MaxLabelValueBytes: -1},
+		Limits:        &registryv1.CollectionLimits{MaxBodyBytes: -1, MaxSampleCount: -1, MaxLabelCount: -1, MaxLabelValueBytes: -1},
+		LeaseDuration: span(1), ExpireAfter: span(1), Zone: "\xff", ExpectedSamplesPerSecond: -1,
 	}
 	_, err := wire.DecodeProducer(m, "producer")
 	checkViolations(t, err, "producer.producer_id", "producer.endpoint", "producer.interval", "producer.timeout",
 		"producer.labels[0].name", "producer.labels[1].name", "producer.labels[1].value",
 		"producer.limits.max_body_bytes", "producer.limits.max_sample_count", "producer.limits.max_label_count",
-		"producer.limits.max_label_value_bytes", "producer.fallback_format", "producer.instance_id", "producer.last_collector_id")
+		"producer.limits.max_label_value_bytes", "producer.fallback_format", "producer.instance_id", "producer.last_collector_id",
+		"producer.lease_duration", "producer.expire_after", "producer.zone", "producer.expected_samples_per_second")
 
 	_, err = wire.DecodeProducer(producer(func(m *registryv1.Producer) {
 		m.Labels = nil

@@ -55,9 +55,13 @@ func TestStoredIsWithoutVersionAndRole(t *testing.T) {
 // are; but who changes them should know: each producer's next registration then
 // gives it another version, and its collector restarts its collection.
 func TestStoredGolden(t *testing.T) {
-	stored := wire.EncodeStored(wholeAssignment())
-	if got, want := assignment.VersionOf(stored), assignment.Version(0xfd198877f46b4be); got != want {
-		t.Errorf("version %#x, want %#x of %x", got, want, stored)
+	for permanent, want := range map[bool]assignment.Version{false: 0xfd198877f46b4be, true: 0xcf942caddfc870} {
+		a := wholeAssignment()
+		a.Permanent = permanent
+		stored := wire.EncodeStored(a)
+		if got := assignment.VersionOf(stored); got != want {
+			t.Errorf("version %#x, want %#x of %x", got, want, stored)
+		}
 	}
 	if got, want := assignment.VersionOf(wire.EncodeStored(&assignment.Assignment{ProducerID: "a"})), assignment.Version(0x62d9a688d0fc7af1); got != want {
 		t.Errorf("version %#x of nearly nothing, want %#x", got, want)

@@ -124,8 +124,11 @@ func TestDecodeCollector(t *testing.T) {
 		{"65 labels", func(m *registryv1.Collector) { m.Labels = slices.Repeat(m.Labels[:1], 65) }, []string{"collector.labels"}},
 		{"everything wrong", func(m *registryv1.Collector) {
 			m.CollectorId, m.InstanceId, m.IntrospectionEndpoint, m.SoftwareVersion = "", "", "x", strings.Repeat("x", 200)
-			m.Labels[0].Name = ""
-		}, []string{"collector.collector_id", "collector.instance_id", "collector.introspection_endpoint", "collector.software_version", "collector.labels[0].name"}},
+			m.Labels[0].Name, m.CapacitySamplesPerSecond, m.Zone = "", -1, strings.Repeat("x", 200)
+		}, []string{
+			"collector.collector_id", "collector.instance_id", "collector.introspection_endpoint", "collector.software_version",
+			"collector.labels[0].name", "collector.capacity_samples_per_second", "collector.zone",
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := wholeCollector()
@@ -143,7 +146,8 @@ func TestDecodeCollector(t *testing.T) {
 	}
 	checkSame(t, got, &wire.CollectorInfo{
 		ID: "c-1", Instance: "i-1", IntrospectionEndpoint: "c-1.example:7480", SoftwareVersion: "v1.2.3",
-		Labels: []assignment.Label{{Name: "rack", Value: "2"}, {Name: "zone", Value: "x"}},
+		Labels:   []assignment.Label{{Name: "rack", Value: "2"}, {Name: "zone", Value: "x"}},
+		Capacity: 250_000, Zone: "eu-1",
 	})
 }
 
@@ -155,6 +159,8 @@ func TestCollectorRoundTrip(t *testing.T) {
 			IntrospectionEndpoint: rapid.SampledFrom([]string{"", "h:1", "[::1]:7480"}).Draw(t, "endpoint"),
 			SoftwareVersion:       shortTexts().Draw(t, "version"),
 			Labels:                registrable().Draw(t, "labelled").Labels,
+			Capacity:              rapid.Float64Range(0, wire.MaxCapacity).Draw(t, "capacity"),
+			Zone:                  shortTexts().Draw(t, "zone"),
 		}
 		got, err := wire.DecodeCollector(overTheWire(t, wire.EncodeCollector(want), &registryv1.Collector{}))
 		if err != nil {
@@ -167,7 +173,8 @@ func TestCollectorRoundTrip(t *testing.T) {
 func wholeCollector() *registryv1.Collector {
 	return &registryv1.Collector{
 		CollectorId: "c-1", InstanceId: "i-1", IntrospectionEndpoint: "c-1.example:7480", SoftwareVersion: "v1.2.3",
-		Labels: []*registryv1.Label{{Name: "zone", Value: "x"}, {Name: "rack", Value: "2"}},
+		Labels:                   []*registryv1.Label{{Name: "zone", Value: "x"}, {Name: "rack", Value: "2"}},
+		CapacitySamplesPerSecond: 250_000, Zone: "eu-1",
 	}
 }
 

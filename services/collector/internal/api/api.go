@@ -66,6 +66,10 @@ type Config struct {
 	Members      Members
 	Collections  Collections
 	Subscription func() Subscription
+
+	// Testify answers how the applied producers answer. It is safe for
+	// concurrent use.
+	Testify func(schedule.Question) []schedule.Testimony
 }
 
 // API is the collector's service.
@@ -124,14 +128,19 @@ type paged interface {
 
 // page is how many are asked for, behind which id.
 func page(m paged) (size int, after assignment.ProducerID, err error) {
+	return pageOf(m, defaultPage, maxPage)
+}
+
+// pageOf is page with bounds of its own.
+func pageOf(m paged, missing, most int) (size int, after assignment.ProducerID, err error) {
 	size = int(m.GetPageSize())
 	switch {
 	case size < 0:
 		return 0, "", invalid("page_size", "is negative")
 	case size == 0:
-		size = defaultPage
-	case size > maxPage:
-		size = maxPage
+		size = missing
+	case size > most:
+		size = most
 	}
 	id, err := base64.RawURLEncoding.DecodeString(m.GetPageToken())
 	if err != nil || len(id) > 0 && parse(string(id)) != nil {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"strconv"
 
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/guard"
@@ -83,16 +82,7 @@ func checkRelease(m *collectorv1.ReleaseHeldRequest) []*errdetails.BadRequest_Fi
 		return []*errdetails.BadRequest_FieldViolation{violation("producer_ids", "is empty, and all is not set")}
 	case len(ids) > 0 && m.GetAll():
 		return []*errdetails.BadRequest_FieldViolation{violation("all", "is set, and producer_ids is not empty")}
-	case len(ids) > maxReleased:
-		return []*errdetails.BadRequest_FieldViolation{
-			violation("producer_ids", strconv.Itoa(len(ids))+" producers, at most "+strconv.Itoa(maxReleased)+" are allowed"),
-		}
+	default:
+		return checkListed(ids, maxReleased)
 	}
-	var bad []*errdetails.BadRequest_FieldViolation
-	for i, id := range ids {
-		if err := parse(id); err != nil && len(bad) < maxViolations {
-			bad = append(bad, violation("producer_ids["+strconv.Itoa(i)+"]", err.Error()))
-		}
-	}
-	return bad
 }

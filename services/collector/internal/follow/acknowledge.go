@@ -18,6 +18,10 @@ const (
 
 	// heldInterval is how often held producers are told again.
 	heldInterval = time.Minute
+
+	// collectedInterval is how often collected targets of handoffs are told
+	// again.
+	collectedInterval = 5 * time.Second
 )
 
 // acknowledger sends acknowledgements, the newest only.
@@ -29,7 +33,23 @@ type acknowledger struct {
 	// sealed is the revision of the last seal; it belongs to the reader.
 	sealed assignment.Revision
 
-	round round
+	round   round
+	targets targets
+}
+
+// targets tells the registry of every collected target of a handoff, so many in
+// each acknowledgement, and of all of them again after a while: a registry that
+// did not hear of one goes on with two collectors. It belongs to who sends.
+type targets struct {
+	told uint64 // those up to this position have been told
+	open bool   // there are more
+}
+
+// again begins again unless not all have been told yet.
+func (t *targets) again() {
+	if !t.open {
+		t.told = 0
+	}
 }
 
 // round tells the registry of every held producer once, so many in each
@@ -84,17 +104,26 @@ func (a *acknowledger) beat(h *assignment.Heartbeat) {
 
 // run sends until ctx ends.
 func (a *acknowledger) run(ctx context.Context) {
-	held := time.NewTicker(heldInterval)
+	held, collected := time.NewTicker(heldInterval), time.NewTicker(collectedInterval)
 	defer held.Stop()
+	defer collected.Stop()
+	var fresh <-chan struct{} // nil before the first seal of this stream
 	for {
 		select {
 		case <-a.due:
+			fresh = a.session.collected
+		case <-fresh:
 		case <-held.C:
 			st := a.session.Holder.Status()
 			if st.HeldCount == 0 {
 				continue
 			}
 			a.round.begin(st.Holds)
+		case <-collected.C:
+			a.targets.again()
+			if some, _ := a.session.Runner.Collected(a.targets.told, 1); fresh == nil || len(some) == 0 {
+				continue
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -144,6 +173,13 @@ func (a *acknowledger) send(ctx context.Context) error {
 	if a.round.open {
 		ack.Held = s.Holder.HeldIDs(a.round.after, wire.MaxListed)
 	}
+	targets := targets{told: a.targets.told}
+	if st.Persisted { // else it completes nothing
+		var ids []assignment.ProducerID
+		ids, targets.told = s.Runner.Collected(targets.told, wire.MaxListed)
+		targets.open = len(ids) == wire.MaxListed
+		ack.Collected = s.Holder.Accepted(ids)
+	}
 	count, some := s.Runner.Unrunnable()
 	ack.UnrunnableCount = int64(count)
 	for _, u := range some[:min(len(some), wire.MaxListed)] {
@@ -155,7 +191,8 @@ func (a *acknowledger) send(ctx context.Context) error {
 	}
 	s.Metrics.Acknowledged.Inc()
 	s.Holder.Explained(ctx, wire.DecodeExplained(resp))
-	if a.round.told(ack.Held) || st.Holds != a.round.holds {
+	a.targets = targets
+	if a.round.told(ack.Held) || st.Holds != a.round.holds || targets.open {
 		a.notify() // there is more to ask about
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -26,12 +25,22 @@ type holder struct {
 	holds int64
 	fail  bool
 	told  [][]string
+
+	persisted bool
+	collected []assignment.ProducerID
+	acks      []ack
+}
+
+// ack is what an acknowledgement told of collected targets, and when.
+type ack struct {
+	at        time.Time
+	collected []string
 }
 
 func (h *holder) Status() membership.Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return membership.Status{HeldCount: len(h.held), Holds: h.holds}
+	return membership.Status{HeldCount: len(h.held), Holds: h.holds, Persisted: h.persisted}
 }
 
 func (h *holder) HeldIDs(after assignment.ProducerID, limit int) []assignment.ProducerID {
@@ -46,6 +55,20 @@ func (h *holder) HeldIDs(after assignment.ProducerID, limit int) []assignment.Pr
 
 func (*holder) Explained(context.Context, []assignment.Removal) {}
 
+func (h *holder) Accepted(ids []assignment.ProducerID) []assignment.ProducerID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ids), func(id assignment.ProducerID) bool { return slices.Contains(h.held, id) })
+}
+
+func (h *holder) Collected(after uint64, limit int) ([]assignment.ProducerID, uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	from := min(int(after), len(h.collected))
+	to := min(from+limit, len(h.collected))
+	return slices.Clone(h.collected[from:to]), uint64(to)
+}
+
 func (*holder) Unrunnable() (int, []Unrunnable) { return 0, nil }
 
 func (h *holder) Acknowledge(_ context.Context, m *registryv1.AcknowledgeRequest, _ ...grpc.CallOption) (*registryv1.AcknowledgeResponse, error) {
@@ -56,6 +79,7 @@ func (h *holder) Acknowledge(_ context.Context, m *registryv1.AcknowledgeRequest
 		return nil, errors.New("lost")
 	}
 	h.told = append(h.told, m.GetHeldProducerIds())
+	h.acks = append(h.acks, ack{time.Now(), m.GetCollectedProducerIds()})
 	return &registryv1.AcknowledgeResponse{}, nil
 }
 
@@ -100,15 +124,7 @@ func (h *holder) change(change func()) {
 func TestHeldAreToldInRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &holder{}
-		a := newAcknowledger(&session{Follower: New(Config{
-			Holder: h, Runner: h, Logger: slog.New(slog.DiscardHandler), Metrics: NewMetrics(),
-		})}, h)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			a.run(ctx)
-		}()
+		a, stop := answering(t, h)
 		wait := func(d time.Duration) {
 			time.Sleep(d)
 			synctest.Wait()
@@ -142,7 +158,6 @@ func TestHeldAreToldInRounds(t *testing.T) {
 		h.change(func() { h.held = nil })
 		wait(10 * time.Minute)
 		want("nobody held any more")
-		cancel()
-		<-done
+		stop()
 	})
 }

@@ -52,14 +52,23 @@ type Holder interface {
 	// the ids.
 	HeldIDs(after assignment.ProducerID, limit int) []assignment.ProducerID
 
+	// Accepted returns those of some producers that are in the accepted set.
+	Accepted(ids []assignment.ProducerID) []assignment.ProducerID
+
 	// Explained takes what the registry says of held producers.
 	Explained(ctx context.Context, named []assignment.Removal)
 }
 
-// Runner knows which assignments cannot be run. It is safe for concurrent use.
+// Runner knows how assignments are run. It is safe for concurrent use.
 type Runner interface {
-	// Unrunnable returns their number and some of them.
+	// Unrunnable returns the number of those that cannot be run, and some of
+	// them.
 	Unrunnable() (int, []Unrunnable)
+
+	// Collected returns targets of handoffs that have been collected here: up
+	// to limit behind a position, which is 0 at the beginning, and the position
+	// to go on from.
+	Collected(after uint64, limit int) ([]assignment.ProducerID, uint64)
 }
 
 // An Unrunnable assignment is accepted and not run.
@@ -128,6 +137,10 @@ type Follower struct {
 	registered chan struct{}
 	known      sync.Once
 
+	// collected holds one token when there may be a target of a handoff to tell
+	// of that has been collected.
+	collected chan struct{}
+
 	// closing are connections that say goodbye, which a silent peer delays.
 	closing sync.WaitGroup
 
@@ -146,7 +159,17 @@ type Status struct {
 }
 
 // New makes a Follower.
-func New(c Config) *Follower { return &Follower{Config: c, registered: make(chan struct{})} }
+func New(c Config) *Follower {
+	return &Follower{Config: c, registered: make(chan struct{}), collected: make(chan struct{}, 1)}
+}
+
+// TargetCollected says that the Runner's Collected has more. It does not wait.
+func (f *Follower) TargetCollected() {
+	select {
+	case f.collected <- struct{}{}:
+	default:
+	}
+}
 
 // Registered is closed once a registry has taken this process's registration.
 func (f *Follower) Registered() <-chan struct{} { return f.registered }

@@ -55,17 +55,18 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 
 	a := newAcknowledger(s, registryv1.NewAssignmentServiceClient(conn))
+	sending, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		a.run(ctx)
+		a.run(sending)
 	}()
 	err = s.read(ctx, cancel, conn, a)
+	stop()
+	<-done // one sends at a time
 	if errors.Is(err, errRefused) {
 		a.flush(ctx)
 	}
-	cancel(err)
-	<-done
 	return err
 }
 

@@ -54,6 +54,19 @@ func (m *Membership) Status() Status {
 	}
 }
 
+// Accepted returns those of some producers that are in the accepted set.
+func (m *Membership) Accepted(ids []assignment.ProducerID) []assignment.ProducerID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var accepted []assignment.ProducerID
+	for _, id := range ids {
+		if _, ok := m.accepted.Set.HashOf(id); ok {
+			accepted = append(accepted, id)
+		}
+	}
+	return accepted
+}
+
 // Metrics are the membership's own. The assembly registers them.
 type Metrics struct {
 	Accepted    prometheus.Gauge

@@ -46,7 +46,9 @@ const (
 //
 // New producers are collected at once. An assignment that asks for the same work
 // as the one before touches nothing. Other work cancels a running collection,
-// and is on its own grid from then on. What cannot be run is kept and told by
+// and is on its own grid from then on. A producer that comes in the role
+// HANDOFF_TARGET is probed, until it has answered once or has another role. What
+// cannot be run is kept and told by
 // Unrunnable: when Apply returns, or, if the collection was running, when that
 // has ended.
 func (s *Schedule) Apply(c Change) {
@@ -157,6 +159,8 @@ func (s *Schedule) commitInsert(st *step) {
 		return
 	}
 	e.collection, e.work, e.first = st.opened, a, true
+	e.joining = a.Role == assignment.RoleHandoffTarget
+	s.cast(e, a.Role)
 	s.due.push(e, GridOf(e.id, a.Interval).Next(s.clock().Milliseconds()))
 	if end, ok := s.ending[e.id]; ok {
 		e.state = blocked
@@ -171,6 +175,7 @@ func (s *Schedule) commitInsert(st *step) {
 // old one can be freed.
 func (s *Schedule) commitReplace(st *step) {
 	e, a := st.put.entry, st.put.assigned
+	s.cast(e, a.Role)
 	if u, ok := s.unrunnable[e.id]; ok {
 		s.unrunnable[e.id] = unrunnable{a, u.reason}
 		return
@@ -184,6 +189,7 @@ func (s *Schedule) commitReplace(st *step) {
 
 func (s *Schedule) commitAlter(st *step) {
 	e, a := st.put.entry, st.put.assigned
+	s.cast(e, a.Role)
 	s.clearUnrunnable(e.id)
 	switch {
 	case st.err != nil:
@@ -201,6 +207,7 @@ func (s *Schedule) commitAlter(st *step) {
 func (s *Schedule) commitRemove(st *step) {
 	e := st.put.entry
 	s.clearUnrunnable(e.id)
+	s.collected.remove(e.id)
 	e.gone, e.stale, e.pending = true, st.stale, nil
 	if e.state == unopened {
 		return

@@ -25,6 +25,8 @@ func (c *counter) Collect(context.Context, time.Time) schedule.Result {
 	return schedule.Result{}
 }
 
+func (c *counter) Probe(ctx context.Context, at time.Time) schedule.Result { return c.Collect(ctx, at) }
+
 func (c *counter) End(time.Time, bool) {}
 
 func (c *counter) await(n int64) {

@@ -41,7 +41,21 @@ type Result struct {
 	// uncompressed.
 	Samples   int
 	BodyBytes int64
+
+	// Identity is what the endpoint said of who it is, also in a failure.
+	Identity Identity
 }
+
+// An Identity is what an endpoint says of who it is.
+type Identity uint8
+
+// The identities.
+const (
+	IdentityUnheard  Identity = iota // no answer came
+	IdentityNameless                 // it did not say
+	IdentityOwn                      // it is the producer
+	IdentityOther                    // it is another one
+)
 
 // A Collection pulls one producer. The schedule owns it and calls one method at
 // a time. No method may call the schedule.
@@ -58,6 +72,12 @@ type Collection interface {
 	// context.Canceled when the schedule itself ended it, which says nothing of
 	// the producer and is not counted as its failure.
 	Collect(ctx context.Context, at time.Time) Result
+
+	// Probe is Collect for a producer that another collector may still collect,
+	// and that has never answered here. It stores nothing unless it succeeds,
+	// and nothing at all when at is zero; and what it does not store leaves no
+	// stale marker later.
+	Probe(ctx context.Context, at time.Time) Result
 
 	// End is the last call. With stale, the producer is gone for good and its
 	// series get their stale markers at that time; without, another collector

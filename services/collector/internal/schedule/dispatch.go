@@ -55,6 +55,18 @@ func (s *Schedule) tick(e *entry, nowMs int64, elapsed time.Duration) {
 		e.stamp = tick
 	default:
 		s.miss(e, ReasonBudget, over)
+		s.awaitTick(e, tick, elapsed)
+	}
+}
+
+// awaitTick lets an idle entry wait for its collection at a due time. mu is held.
+func (s *Schedule) awaitTick(e *entry, tick int64, elapsed time.Duration) {
+	switch {
+	case tick == e.stamp: // a probe, on demand or before a clock step, was kept under it
+	case e.joining && !GridOf(e.id, e.work.Interval).Has(tick):
+		e.first = true // a retry, at the bounded rate
+		s.await(&s.firsts, e, 0, elapsed)
+	default:
 		s.await(&s.ready, e, tick, elapsed)
 	}
 }
@@ -150,15 +162,21 @@ func (s *Schedule) startWaited(e *entry, elapsed time.Duration) {
 	s.launch(e, e.stamp, nil)
 }
 
-// start lets a goroutine collect under a time stamp; it sends the result to
-// done, which has room, unless that is nil. mu is held.
+// start lets a goroutine collect under a time stamp, or probe; it sends the
+// result to done, which has room, unless that is nil. mu is held.
 func (s *Schedule) start(ctx context.Context, e *entry, stamp int64, done chan<- Result) {
 	ctx, cancel := context.WithTimeout(ctx, e.work.Timeout)
 	e.state, e.cancel = running, cancel
+	e.stamp = 0
+	collect, at := e.collection.Collect, time.UnixMilli(stamp)
+	if e.joining {
+		e.stamp = s.probeStamp(e)
+		collect, at = e.collection.Probe, unixTime(e.stamp*int64(time.Millisecond))
+	}
 	s.busy++
 	s.metrics.running.Inc()
 	s.running.Go(func() {
-		result, outcome := s.collect(ctx, e, time.UnixMilli(stamp))
+		result, outcome := s.collect(ctx, e, func() Result { return collect(ctx, at) })
 		s.metrics.collections.WithLabelValues(outcome).Inc()
 		gone := s.finish(e, &result, outcome == outcomeCancelled)
 		if done != nil {
@@ -172,7 +190,7 @@ func (s *Schedule) start(ctx context.Context, e *entry, stamp int64, done chan<-
 
 // collect runs one collection. A panic of it is a failure: what a producer sends
 // must not end the process.
-func (s *Schedule) collect(ctx context.Context, e *entry, at time.Time) (result Result, outcome string) {
+func (s *Schedule) collect(ctx context.Context, e *entry, collect func() Result) (result Result, outcome string) {
 	begin := time.Now()
 	defer func() {
 		v := recover()
@@ -197,7 +215,7 @@ func (s *Schedule) collect(ctx context.Context, e *entry, at time.Time) (result 
 			outcome = result.Reason.String()
 		}
 	}()
-	return e.collection.Collect(ctx, at), ""
+	return collect(), ""
 }
 
 // finish takes a running entry back and reports whether it was removed
@@ -213,6 +231,10 @@ func (s *Schedule) finish(e *entry, result *Result, cancelled bool) (gone bool) 
 	if !cancelled {
 		e.record.add(result, int64(s.clock()), s.elapsed())
 	}
+	succeeded := !cancelled && result.Reason == ReasonNone
+	if !succeeded {
+		e.stamp = 0
+	}
 	if e.gone {
 		return true
 	}
@@ -220,6 +242,13 @@ func (s *Schedule) finish(e *entry, result *Result, cancelled bool) (gone bool) 
 	if e.pending != nil {
 		s.settle(e)
 	}
+	if succeeded {
+		s.joined(e)
+		if e.target {
+			s.tell(e)
+		}
+	}
+	s.retry(e)
 	s.wake()
 	return false
 }
@@ -245,6 +274,7 @@ func (s *Schedule) settle(e *entry) {
 		s.unstamp(e)
 		s.due.set(e, GridOf(e.id, a.Interval).Next(s.clock().Milliseconds()))
 	}
+	s.retry(e)
 }
 
 // endGone ends a removed collection, gives its room back, and lets the producer's

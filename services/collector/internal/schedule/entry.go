@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -47,13 +48,21 @@ type entry struct {
 
 	before, behind *entry        // in a queue
 	since          time.Duration // when it came into the queue, monotonic
-	stamp          int64         // the due time it waits for, ms; 0 is the time of the start
+
+	// stamp is the due time it waits for, ms; 0 is the time of the start. When it
+	// does not wait it is the time stamp of its last collection if that was a
+	// probe that was kept, else 0.
+	stamp int64
 
 	slot  int32 // in the heap of due times
 	state state
-	first bool // waits for its first collection
+	first bool // waits for its first collection, or for a retry of that
 	gone  bool // removed
 	stale bool // what End is told
+
+	// target says that the role is HANDOFF_TARGET; joining that it has been that
+	// from the start, and no collection has succeeded.
+	target, joining bool
 
 	record record
 }
@@ -74,10 +83,13 @@ type record struct {
 	failingFrom time.Duration
 	inRow       int32
 
+	yield int32 // samples of the last success
+
 	message                     string // of the last failure
 	successes, failures, missed int64
 	reason                      Reason // of the last failure
 	failed                      bool   // the last collection did
+	identity                    Identity
 }
 
 // add takes in a result that was complete at a time, Unix and monotonic.
@@ -86,8 +98,12 @@ func (r *record) add(result *Result, at int64, elapsed time.Duration) {
 	r.samples, r.bytes = result.Samples, result.BodyBytes
 	r.failed = result.Reason != ReasonNone
 	r.count(result.Reason, elapsed)
+	if result.Identity != IdentityUnheard {
+		r.identity = result.Identity
+	}
 	if !r.failed {
 		r.successes++
+		r.yield = int32(min(result.Samples, math.MaxInt32))
 		r.success, r.failingSince = at, 0
 		return
 	}

@@ -52,6 +52,7 @@ type call struct {
 	at, began time.Time
 	ended     time.Time // zero while it runs
 	endpoint  string
+	probe     bool
 }
 
 type end struct {
@@ -92,6 +93,15 @@ func (p *pull) Update(a *assignment.Assignment) error {
 
 func (p *pull) Collect(ctx context.Context, at time.Time) schedule.Result {
 	defer p.enter("Collect")()
+	return p.pull(ctx, at, false)
+}
+
+func (p *pull) Probe(ctx context.Context, at time.Time) schedule.Result {
+	defer p.enter("Probe")()
+	return p.pull(ctx, at, true)
+}
+
+func (p *pull) pull(ctx context.Context, at time.Time, probe bool) schedule.Result {
 	f := p.fleet
 	began := time.Now()
 	f.mu.Lock()
@@ -102,7 +112,7 @@ func (p *pull) Collect(ctx context.Context, at time.Time) schedule.Result {
 	}
 	timeout := p.work.Timeout
 	n := len(p.calls)
-	p.calls = append(p.calls, call{at: at, began: began, endpoint: p.work.Endpoint})
+	p.calls = append(p.calls, call{at: at, began: began, endpoint: p.work.Endpoint, probe: probe})
 	f.mu.Unlock()
 	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > timeout || !f.inRealTime && time.Until(deadline) != timeout {
 		p.breach("the context's deadline is not the timeout")

@@ -31,6 +31,10 @@ func (g Grid) Next(after int64) int64 {
 	return int64(t - (t-g.phase)%g.interval + g.interval)
 }
 
+// Last is the last instant of the grid that is not after a time, negative when
+// there is none since 1970.
+func (g Grid) Last(until int64) int64 { return g.Next(until) - int64(g.interval) }
+
 // Has reports whether a time, in milliseconds of Unix time, is on the grid.
 func (g Grid) Has(t int64) bool {
 	return t >= int64(g.phase) && (uint64(t)-g.phase)%g.interval == 0

@@ -50,6 +50,10 @@ type Config struct {
 	// must not call the schedule.
 	Panicked func(id assignment.ProducerID, value any, stack []byte)
 
+	// TargetCollected is told when Collected has one more. It is called with the
+	// schedule's locks held: it must not wait, and must not call the schedule.
+	TargetCollected func()
+
 	// Now is the wall clock, for tests of clock steps. Due times run on the
 	// monotonic clock all the same.
 	Now func() time.Time
@@ -63,8 +67,11 @@ type Schedule struct {
 	metrics     *Metrics
 	panicked    func(id assignment.ProducerID, value any, stack []byte)
 	now         func() time.Time
-	base        time.Time     // the monotonic clock's zero
-	kick        chan struct{} // something can be started or is due earlier
+
+	targetCollected func()
+
+	base time.Time     // the monotonic clock's zero
+	kick chan struct{} // something can be started or is due earlier
 
 	// applying makes one of several changes at a time. It is taken before mu.
 	applying sync.Mutex
@@ -96,6 +103,7 @@ type Schedule struct {
 	// ending has the producers with a removed collection that has not ended.
 	ending     map[assignment.ProducerID]ending
 	unrunnable map[assignment.ProducerID]unrunnable
+	collected  line // targets of handoffs that have been collected
 }
 
 // An ending is what is known of a producer with removed collections that have not
@@ -126,6 +134,9 @@ func New(cfg Config) *Schedule {
 	if cfg.Panicked == nil {
 		cfg.Panicked = func(assignment.ProducerID, any, []byte) {}
 	}
+	if cfg.TargetCollected == nil {
+		cfg.TargetCollected = func() {}
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -140,6 +151,8 @@ func New(cfg Config) *Schedule {
 		rate:        newRate(cfg.StartRate, cfg.Concurrency),
 		ending:      map[assignment.ProducerID]ending{},
 		unrunnable:  map[assignment.ProducerID]unrunnable{},
+
+		targetCollected: cfg.TargetCollected,
 	}
 	s.applied.Store(&roll{})
 	s.wall = s.wallNow() - s.elapsed()

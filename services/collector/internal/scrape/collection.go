@@ -92,27 +92,44 @@ func (c *Collection) Update(a *assignment.Assignment) error {
 // Collect pulls the producer once and stores what it got at that time. Ended by
 // a cancelled ctx it stores nothing; at a deadline it stores the failure.
 func (c *Collection) Collect(ctx context.Context, at time.Time) schedule.Result {
+	return c.collect(ctx, at, func(*failure) bool { return true })
+}
+
+// Probe pulls the producer once and stores what it got at that time, if there is
+// one: nothing of a failure, and then not that it failed either.
+func (c *Collection) Probe(ctx context.Context, at time.Time) schedule.Result {
+	if at.IsZero() {
+		return c.collect(ctx, time.Now(), func(*failure) bool { return false })
+	}
+	return c.collect(ctx, at, func(f *failure) bool { return f == nil })
+}
+
+// collect pulls once; kept decides whether what came of it is stored.
+func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failure) bool) schedule.Result {
 	start := time.Now()
 	s := c.scraper
 	sc := s.scratch()
 	defer s.release(sc)
 
-	size, f := c.fetch(ctx, at, sc)
+	ans, f := c.fetch(ctx, at, sc)
 	if f == nil && cancelled(ctx) {
 		// Between the end of the pull and here.
 		f = interrupted(ctx, ctx, ctx.Err())
 	}
 	known := len(c.cache.tracks)
-	c.settle(sc, f)
+	keep := kept(f)
+	c.settle(sc, f, keep)
 	took := time.Since(start)
-	if f == nil || !f.cancelled {
+	if keep && (f == nil || !f.cancelled) {
 		if err := c.store(ctx, at.UnixMilli(), took, sc, f); err != nil {
 			f = unstored(f, err)
 		}
 	}
 	s.metrics.series.Add(float64(len(c.cache.tracks) - known))
 
-	result := schedule.Result{Start: start, Duration: took, Samples: sc.samples, BodyBytes: size}
+	result := schedule.Result{
+		Start: start, Duration: took, Samples: sc.samples, BodyBytes: ans.size, Identity: ans.identity,
+	}
 	if f != nil {
 		result.Reason, result.Message = f.reason, f.message
 	}
@@ -121,13 +138,14 @@ func (c *Collection) Collect(ctx context.Context, at time.Time) schedule.Result 
 
 // fetch pulls and reads: from here on the samples are in the batch, or there is
 // a failure.
-func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (size int64, f *failure) {
+func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (answer, *failure) {
 	t := c.target.Load()
 	c.cache.begin()
 	ans, f := c.scraper.pull(ctx, t, c.lastSize)
 	if f != nil {
-		return 0, f
+		return ans, f
 	}
+	ans.size = int64(len(ans.body.b))
 	defer ans.body.release()
 	// An empty body now and then says nothing about the next one.
 	if n := len(ans.body.b); n > 0 {
@@ -137,7 +155,7 @@ func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (size
 		scratch: sc, target: t, cache: &c.cache, families: &c.families, reserved: c.report[:],
 		at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
 	}
-	return int64(len(ans.body.b)), c.read(&r, ans)
+	return ans, c.read(&r, ans)
 }
 
 // read reads an answer, and takes what it told of families or leaves it.
@@ -172,9 +190,10 @@ func (c *Collection) format(t *target, contentType string) (format assignment.Fo
 	return t.assignment.FallbackFormat, false
 }
 
-// settle accepts or rejects what the pass put into the cache.
-func (c *Collection) settle(sc *scratch, f *failure) {
-	if f == nil {
+// settle accepts or rejects what the pass put into the cache. What is not kept
+// is rejected: it will not have been here.
+func (c *Collection) settle(sc *scratch, f *failure, keep bool) {
+	if f == nil && keep {
 		c.misses = 0
 		c.cache.accept(sc)
 		return
@@ -182,7 +201,7 @@ func (c *Collection) settle(sc *scratch, f *failure) {
 	c.cache.reject(sc)
 	clear(sc.batch.Samples)
 	sc.batch.Samples = sc.batch.Samples[:0]
-	if !f.cancelled {
+	if f != nil && !f.cancelled {
 		c.misses++
 	}
 }

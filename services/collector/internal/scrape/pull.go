@@ -32,10 +32,13 @@ const drainBytes = 64 << 10
 // maxContentType is how much of a Content-Type is looked at.
 const maxContentType = 256
 
-// An answer is a body that was read to its end.
+// An answer is what came of a request. body and contentType are those of a body
+// that was read to its end, size is its size; identity is told by failures, too.
 type answer struct {
 	body        *body
 	contentType string
+	size        int64
+	identity    schedule.Identity
 }
 
 // request makes the request of one collection.
@@ -71,11 +74,12 @@ func (s *Scraper) pull(ctx context.Context, t *target, sizeHint int) (answer, *f
 		return answer{}, interrupted(ctx, inner, err)
 	}
 	defer resp.Body.Close()
+	ans := answer{identity: identify(resp, t)}
 	if f := checkAnswer(resp, t); f != nil {
 		if resp.ContentLength >= 0 && resp.ContentLength <= drainBytes {
 			_, _ = io.CopyN(io.Discard, resp.Body, drainBytes)
 		}
-		return answer{}, f
+		return ans, f
 	}
 	src := &source{r: resp.Body, left: t.limits.BodyBytes + drainBytes}
 	b, f := s.readBody(src, resp, t, sizeHint)
@@ -83,17 +87,30 @@ func (s *Scraper) pull(ctx context.Context, t *target, sizeHint int) (answer, *f
 		if src.err != nil {
 			f = interrupted(ctx, inner, src.err)
 		}
-		return answer{}, f
+		return ans, f
 	}
 	s.metrics.bodyBytes.Add(float64(len(b.b)))
 	contentType := resp.Header.Get("Content-Type")
-	return answer{body: b, contentType: contentType[:min(len(contentType), maxContentType)]}, nil
+	ans.body, ans.contentType = b, contentType[:min(len(contentType), maxContentType)]
+	return ans, nil
+}
+
+// identify tells what an answer says of who it is from.
+func identify(resp *http.Response, t *target) schedule.Identity {
+	switch resp.Header.Get(ProducerHeader) {
+	case "":
+		return schedule.IdentityNameless
+	case string(t.assignment.ProducerID):
+		return schedule.IdentityOwn
+	default:
+		return schedule.IdentityOther
+	}
 }
 
 // checkAnswer judges an answer by its headers.
 func checkAnswer(resp *http.Response, t *target) *failure {
-	if id := resp.Header.Get(ProducerHeader); id != "" && id != string(t.assignment.ProducerID) {
-		return fail(schedule.ReasonWrongProducer, "the endpoint says that it is producer %.130q", id)
+	if identify(resp, t) == schedule.IdentityOther {
+		return fail(schedule.ReasonWrongProducer, "the endpoint says that it is producer %.130q", resp.Header.Get(ProducerHeader))
 	}
 	if resp.StatusCode != http.StatusOK {
 		// Not resp.Status: its text is the producer's.

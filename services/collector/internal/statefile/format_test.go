@@ -46,6 +46,11 @@ func TestFormatOfNewerVersion(t *testing.T) {
 	if state, err := openWith(header(1, 0)); err != nil || state.Accepted.Format != 0 {
 		t.Errorf("by an older build: format %d, %v", state.Accepted.Format, err)
 	}
+	// It asks for everything, then: nothing is resumed in another format.
+	if state, err := openWith(header(1, 1)); err != nil || state.Accepted.Set.Len() == 0 ||
+		state.Accepted.Describe().AssignmentFormat != 1 || state.Accepted.Describe().AssignmentFormat == assignment.AssignmentFormat {
+		t.Errorf("by the build before permanent: %+v, %v", state.Accepted.Describe(), err)
+	}
 	if state, err := openWith(header(1, 9)); err != nil || state.Accepted.Format != assignment.AssignmentFormat {
 		t.Errorf("by a newer build: %v", err)
 	}
@@ -55,7 +60,7 @@ func TestFormatOfNewerVersion(t *testing.T) {
 // written: it must not tell about the entries of this one too.
 func TestNoFileOfTwoBuilds(t *testing.T) {
 	p := newPast(t)
-	for _, format := range []int32{0, 9} {
+	for _, format := range []int32{0, assignment.AssignmentFormat - 1, 9} {
 		records := statefile.Records(p.files[p.newest])
 		records[0].Payload = statefile.HeaderOf(1, 100, format, collectorID)
 		d := p.disk(map[string][]byte{p.newest: statefile.Join(records)})

@@ -18,7 +18,7 @@ import (
 // What it attains: all that have no collector are placed and all that must leave
 // do, as long as some collector is open and not avoided. With Rebalance, and
 // MaxMoves not reached, for every collector T that takes part and is open one of
-// these holds of every collector G that takes part, where the mean is 1:
+// these holds of every collector G that takes part, in units of After.Mean:
 //
 //   - G's relative load is at most 1+Band;
 //   - G has nothing that can be moved to T: all it has is fixed or to be avoided;

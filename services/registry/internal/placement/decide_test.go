@@ -14,7 +14,7 @@ import (
 
 // TestMovesAreAllowed: a move is of a producer that is where the move says, at
 // most one of each, for the reason that it gives, and to a collector that may
-// have it. Rebalancing takes nothing that is fixed, and neither from nor to one
+// have it. Those that wait come first, heaviest first. Rebalancing takes nothing that is fixed, and neither from nor to one
 // that is silent.
 func TestMovesAreAllowed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -25,7 +25,7 @@ func TestMovesAreAllowed(t *testing.T) {
 		for i := range f.producers {
 			producers[f.producers[i].ID] = &f.producers[i]
 		}
-		balancing := 0
+		balancing, lightest := 0, math.Inf(1)
 		for _, m := range plan.Moves {
 			p := producers[m.Producer]
 			if p == nil {
@@ -40,7 +40,12 @@ func TestMovesAreAllowed(t *testing.T) {
 			if why != 0 && m.Reason != why || why == 0 && m.Reason != placement.Rebalance {
 				t.Fatalf("%v, of %+v", m, p)
 			}
-			if m.Reason == placement.Rebalance {
+			if m.Reason != placement.Rebalance {
+				if placement.Cost(p.Weight) > lightest || balancing > 0 {
+					t.Fatalf("%v comes after lighter ones", m)
+				}
+				lightest = placement.Cost(p.Weight)
+			} else {
 				balancing++
 				if !f.options.Rebalance || p.Fixed || to.Silent || f.collector(m.From).Silent {
 					t.Fatalf("%v of %+v to %+v", m, p, to)
@@ -232,13 +237,13 @@ func TestAgainMovesNothing(t *testing.T) {
 	})
 }
 
-// TestCappedPlansArrive: plan after plan with a cap ends, and where one without
-// a cap would.
+// TestCappedPlansArrive: plan after plan with a cap ends, and then one without a
+// cap moves nothing either.
 func TestCappedPlansArrive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := drawFleet(t)
 		f.options.MaxMoves = rapid.IntRange(1, 4).Draw(t, "max moves")
-		for range len(f.producers) + 2 {
+		for range 4*len(f.producers) + 10 {
 			plan := f.plan()
 			f.apply(plan)
 			if len(plan.Moves) == 0 {

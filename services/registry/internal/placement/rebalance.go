@@ -44,6 +44,7 @@ const (
 type rebalancing struct {
 	*planner
 	parties []*party // least loaded first
+	dealt   bool
 	mean    float64
 	left    int // how many moves may still be made
 }
@@ -56,26 +57,31 @@ const enoughSteps = 64
 // with its taker below where its giver was, so the loads in falling order get
 // smaller with each, and it ends.
 func (p *planner) rebalance() {
-	r := &rebalancing{planner: p, mean: p.balance().Mean, left: enoughSteps * len(p.producers)}
+	r := &rebalancing{planner: p, left: enoughSteps * len(p.producers)}
 	if p.options.MaxMoves > 0 {
 		r.left = min(r.left, p.options.MaxMoves)
 	}
-	outside := false
 	for i, b := range p.bins {
 		if p.gives(i) {
-			party := &party{bin: b, index: int32(i), taker: p.gets(i)}
-			r.parties = append(r.parties, party)
-			outside = outside || b.load > r.limit(b, p.options.Band)
+			r.parties = append(r.parties, &party{bin: b, index: int32(i), taker: p.gets(i)})
 		}
 	}
-	if !outside || r.mean == 0 {
-		return
-	}
 	slices.SortFunc(r.parties, func(a, b *party) int { return compare(a.bin, b.bin) })
-	r.deal()
-	for r.round() {
+	// One that is not open may count no more once it has given, and the mean of
+	// the others is then higher: it is reckoned anew until it stays.
+	for mean := p.balance().Mean; mean != r.mean; mean = p.balance().Mean {
+		r.mean = mean
+		if !slices.ContainsFunc(r.parties, r.outside) {
+			return
+		}
+		r.deal()
+		for r.round() {
+		}
 	}
 }
+
+// outside reports whether a party's load exceeds the band.
+func (r *rebalancing) outside(of *party) bool { return of.load > r.limit(of.bin, r.options.Band) }
 
 // limit is the most that a bin may carry to be so far above the mean, in units.
 // Whatever compares loads does it in whole units: what fits is not over.
@@ -83,8 +89,12 @@ func (r *rebalancing) limit(b *bin, above float64) int64 {
 	return int64(math.Floor((1 + above) * r.mean * b.capacity))
 }
 
-// deal writes down who has what that can be moved.
+// deal writes down who has what that can be moved, once.
 func (r *rebalancing) deal() {
+	if r.dealt {
+		return
+	}
+	r.dealt = true
 	of := make([]*party, len(r.bins))
 	count := make([]int, len(r.bins))
 	for n, at := range r.owner {
@@ -134,7 +144,7 @@ func (r *rebalancing) giver() *party {
 			g.giving = false
 			continue
 		}
-		g.giving = g.giving || g.load > r.limit(g.bin, r.options.Band)
+		g.giving = g.giving || r.outside(g)
 		if g.giving && !g.done {
 			return g
 		}
@@ -147,7 +157,7 @@ func (r *rebalancing) giver() *party {
 // burden, it is to the taker with which that goes best.
 func (r *rebalancing) relieve(g *party) bool {
 	for ; g.effort < noMoreToTry; g.effort++ {
-		if g.effort >= banded && g.load <= r.limit(g.bin, r.options.Band) {
+		if g.effort >= banded && !r.outside(g) {
 			return false
 		}
 		var to *party

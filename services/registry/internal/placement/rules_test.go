@@ -225,6 +225,20 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// TestClosedThatGaveCountsNoMore: once one that is not open has given, it may be
+// below the mean of the others, and these have room up to a higher one.
+func TestClosedThatGaveCountsNoMore(t *testing.T) {
+	f := give([]float64{20, 13}, []float64{4, 28}, []float64{13})
+	f.collectors[0].Open, f.collectors[1].Open = false, false
+	f.producers[0].Fixed, f.producers[3].Fixed = true, true
+	plan := expect(t, f,
+		placement.Move{Producer: "c0/01", From: "c0", To: "c2", Reason: placement.Rebalance},
+		placement.Move{Producer: "c1/00", From: "c1", To: "c2", Reason: placement.Rebalance})
+	if plan.Before.Mean != 26 || plan.After.Mean != 30 {
+		t.Errorf("from %+v to %+v", plan.Before, plan.After)
+	}
+}
+
 func TestReasonsAreWords(t *testing.T) {
 	for r, want := range map[placement.Reason]string{placement.Orphan: "orphan", placement.Leave: "leave", placement.Rebalance: "rebalance", 9: "Reason(9)"} {
 		if r.String() != want {
