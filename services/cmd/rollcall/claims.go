@@ -13,14 +13,18 @@ import (
 type claim struct {
 	collector  string
 	collection *collectorv1.Collection
+
+	// known tells that the registry has the producer with this collector.
+	known bool
 }
 
 func (c claim) id() string { return c.collection.GetAssignment().GetProducerId() }
 
 // settle decides who of several shall be given a producer that all of them
-// collect, and says what became of the others. A registry that lost its store
-// does not know, and either answer keeps the producer collected: the others hold
-// it until it is handed off to that one. claims are changed.
+// collect: others are those claims that are not the best to their producer. A
+// registry that lost its store does not know, and either answer keeps the
+// producer collected: the others hold it until it is handed off to that one.
+// claims are changed.
 func settle(claims []claim) (given, others []claim) {
 	slices.SortFunc(claims, func(a, b claim) int {
 		return cmp.Or(cmp.Compare(a.id(), b.id()), better(a, b))
@@ -35,8 +39,8 @@ func settle(claims []claim) (given, others []claim) {
 	return given, others
 }
 
-// better is negative when a has the better claim to a producer than b: who had it
-// as its own before who was handing it off, and that one before who had only been
+// better is negative when a has the better claim to a producer than b: what the
+// registry knows stands; then who had it as its own comes before who was handing it off, and that one before who had only been
 // given it; then who collected it last.
 func better(a, b claim) int {
 	return cmp.Or(
@@ -47,6 +51,9 @@ func better(a, b claim) int {
 }
 
 func standing(c claim) int {
+	if c.known {
+		return -1
+	}
 	switch c.collection.GetAssignment().GetRole() {
 	case registryv1.Role_ROLE_HANDOFF_SOURCE:
 		return 1
@@ -55,6 +62,20 @@ func standing(c claim) int {
 	default:
 		return 0
 	}
+}
+
+// contested are the claims to producers that have several. claims are sorted by
+// id.
+func contested(claims []claim) (several []*claim) {
+	for i := range claims {
+		same := func(other int) bool {
+			return other >= 0 && other < len(claims) && claims[other].id() == claims[i].id()
+		}
+		if same(i-1) || same(i+1) {
+			several = append(several, &claims[i])
+		}
+	}
+	return several
 }
 
 // differs tells whether two collectors collect a producer in different ways.

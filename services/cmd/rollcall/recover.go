@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
@@ -27,38 +25,6 @@ func (c *recovery) Help() string {
 		"Ends with exit code 1 when a collector could not be read or a producer was refused; the others have been recovered then."
 }
 
-// A report is what became of what one collector has.
-type report struct {
-	Collector    string          `json:"collectorId"`
-	Address      string          `json:"address"`
-	Read         int             `json:"read"`
-	Created      int             `json:"created"`
-	Known        int             `json:"known"`
-	Deregistered int             `json:"deregistered"`
-	Conflicts    []reportedFault `json:"conflicts,omitempty"`
-	Refused      []reportedFault `json:"refused,omitempty"`
-	Error        string          `json:"error,omitempty"`
-
-	collections []*collectorv1.Collection
-	give        []*registryv1.Assignment // what the collector shall be given
-}
-
-type reportedFault struct {
-	Producer string `json:"producerId"`
-	Message  string `json:"message"`
-}
-
-// fail notes why a collector could not be recovered, or not whole.
-func (r *report) fail(err error) { r.Error = err.Error() }
-
-// name is what the collector is called where its id is not known.
-func (r *report) name() string {
-	if r.Collector == "" {
-		return r.Address
-	}
-	return r.Collector
-}
-
 // Run recovers a registry.
 func (c *recovery) Run(ctx context.Context, o output) error {
 	return c.registry(ctx, func(ctx context.Context, r registryClient) error {
@@ -74,11 +40,10 @@ func (c *recovery) Run(ctx context.Context, o output) error {
 				c.read(ctx, one)
 			}
 		}
-		share(reports)
-		for _, one := range reports {
-			if err := c.adopt(ctx, r, one); err != nil {
-				one.fail(err)
-			}
+		given, others := settle(c.claims(ctx, r, reports))
+		outcomes := c.adoptAll(ctx, r, reports, given)
+		for _, lost := range others {
+			lost.tell(reports, given, outcomes)
 		}
 		if err := ctx.Err(); err != nil {
 			return errors.New("stopped; what has been adopted is on the roll, and the same again does the rest")
@@ -160,35 +125,37 @@ func (r *report) readOnce(ctx context.Context, client collectorv1.CollectionServ
 	return nil
 }
 
-// share decides who is given what, and notes where several have the same.
-func share(reports []*report) {
-	by := map[string]*report{}
+// claims are those of all collectors. Where several have the same, the registry is
+// asked whose it is.
+func (c *recovery) claims(ctx context.Context, r registryClient, reports []*report) []claim {
 	var claims []claim
-	for _, r := range reports {
-		if first, twice := by[r.Collector]; twice && r.Collector != "" {
-			r.fail(fmt.Errorf("it is %s, as at %s", r.Collector, first.Address))
+	first := map[string]*report{}
+	for _, one := range reports {
+		if before, twice := first[one.Collector]; twice && one.Collector != "" {
+			one.fail(fmt.Errorf("it is %s, as at %s", one.Collector, before.Address))
 			continue
 		}
-		by[r.Collector] = r
-		for _, one := range r.collections {
-			claims = append(claims, claim{r.Collector, one})
+		first[one.Collector] = one
+		for _, collection := range one.collections {
+			claims = append(claims, claim{collector: one.Collector, collection: collection})
 		}
 	}
-	given, others := settle(claims)
-	owner := make(map[string]claim, len(given))
-	for _, c := range given {
-		owner[c.id()] = c
-		r := by[c.collector]
-		r.give = append(r.give, c.collection.GetAssignment())
+	settle(claims) // sorts them
+	by := map[string][]*claim{}
+	for _, one := range contested(claims) {
+		by[one.collector] = append(by[one.collector], one)
 	}
-	for _, c := range others {
-		message := owner[c.id()].collector + " has it too, and is given it"
-		if differs(owner[c.id()], c) {
-			message += ", with another content"
+	for collector, some := range by {
+		all := make([]*registryv1.Assignment, len(some))
+		for i, one := range some {
+			all[i] = one.collection.GetAssignment()
 		}
-		r := by[c.collector]
-		r.Conflicts = append(r.Conflicts, reportedFault{c.id(), message})
+		// Without an answer nobody's is known; the same error comes again, and is told.
+		_ = c.adopt(ctx, r, collector, all, true, func(i int, result *registryv1.AdoptResult) {
+			some[i].known = result.GetOutcome() == registryv1.AdoptOutcome_ADOPT_OUTCOME_KNOWN
+		})
 	}
+	return claims
 }
 
 // The bounds of one call, below those of the registry.
@@ -197,20 +164,48 @@ const (
 	adoptBytes = 3 << 19
 )
 
-// adopt gives a collector what it has, in batches.
-func (c *recovery) adopt(ctx context.Context, r registryClient, one *report) error {
-	for rest := one.give; len(rest) > 0; {
-		n := batch(rest)
+// adoptAll gives each collector what it has the best claim to, and returns what
+// became of each producer.
+func (c *recovery) adoptAll(ctx context.Context, r registryClient, reports []*report, given []claim) map[string]registryv1.AdoptOutcome {
+	by := map[string][]*registryv1.Assignment{}
+	for _, one := range given {
+		by[one.collector] = append(by[one.collector], one.collection.GetAssignment())
+	}
+	outcomes := make(map[string]registryv1.AdoptOutcome, len(given))
+	for _, one := range reports {
+		all := by[one.Collector]
+		delete(by, one.Collector) // it may be named twice
+		err := c.adopt(ctx, r, one.Collector, all, c.DryRun, func(i int, result *registryv1.AdoptResult) {
+			outcomes[all[i].GetProducerId()] = result.GetOutcome()
+			one.note(result)
+		})
+		if err != nil {
+			one.fail(err)
+		}
+	}
+	return outcomes
+}
+
+// adopt asks to adopt what a collector has, in batches, and calls each with what
+// became of it.
+func (c *recovery) adopt(ctx context.Context, r registryClient, collector string, all []*registryv1.Assignment, only bool,
+	each func(int, *registryv1.AdoptResult),
+) error {
+	for from := 0; from < len(all); {
+		to := from + batch(all[from:])
 		resp, err := r.AdoptProducers(ctx, &registryv1.AdoptProducersRequest{
-			CollectorId: one.Collector, Assignments: rest[:n], ValidateOnly: c.DryRun,
+			CollectorId: collector, Assignments: all[from:to], ValidateOnly: only,
 		})
 		if err != nil {
 			return explain(c.Registry, err)
 		}
-		for _, result := range resp.GetResults() {
-			one.note(result)
+		if n := len(resp.GetResults()); n != to-from {
+			return fmt.Errorf("the registry answers %d results to %d assignments", n, to-from)
 		}
-		rest = rest[n:]
+		for i, result := range resp.GetResults() {
+			each(from+i, result)
+		}
+		from = to
 	}
 	return nil
 }
@@ -224,81 +219,4 @@ func batch(all []*registryv1.Assignment) int {
 		}
 	}
 	return len(all)
-}
-
-// note counts one result.
-func (r *report) note(result *registryv1.AdoptResult) {
-	fault := reportedFault{result.GetProducerId(), result.GetMessage()}
-	switch result.GetOutcome() {
-	case registryv1.AdoptOutcome_ADOPT_OUTCOME_CREATED:
-		r.Created++
-	case registryv1.AdoptOutcome_ADOPT_OUTCOME_KNOWN:
-		r.Known++
-	case registryv1.AdoptOutcome_ADOPT_OUTCOME_DEREGISTERED:
-		r.Deregistered++
-	case registryv1.AdoptOutcome_ADOPT_OUTCOME_CONFLICT:
-		r.Conflicts = append(r.Conflicts, fault)
-	default:
-		r.Refused = append(r.Refused, fault)
-	}
-}
-
-func (c *recovery) print(o output, reports []*report) error {
-	if c.Output == "json" {
-		for _, r := range reports {
-			line, err := json.Marshal(r)
-			if err != nil {
-				return fmt.Errorf("encode: %w", err)
-			}
-			if _, err := fmt.Fprintf(o.out, "%s\n", line); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	var rows, faults [][]string
-	for _, r := range reports {
-		row := []string{r.name()}
-		for _, n := range []int{r.Read, r.Created, r.Known, len(r.Conflicts), r.Deregistered, len(r.Refused)} {
-			row = append(row, strconv.Itoa(n))
-		}
-		rows = append(rows, append(row, dash(r.Error)))
-		for _, f := range r.Conflicts {
-			faults = append(faults, []string{"CONFLICT", r.name(), f.Producer, f.Message})
-		}
-		for _, f := range r.Refused {
-			faults = append(faults, []string{"REFUSED", r.name(), f.Producer, f.Message})
-		}
-	}
-	if err := o.table([]string{"COLLECTOR", "READ", "CREATED", "KNOWN", "CONFLICT", "DEREGISTERED", "REFUSED", "ERROR"}, rows); err != nil {
-		return err
-	}
-	if len(faults) > 0 {
-		if err := o.table(nil, faults); err != nil {
-			return err
-		}
-	}
-	if c.DryRun {
-		_, err := fmt.Fprintln(o.out, "nothing was written")
-		return err
-	}
-	return nil
-}
-
-// verdict is an error when not everything could be recovered.
-func verdict(reports []*report) error {
-	var failed failures
-	refused := 0
-	for _, r := range reports {
-		if refused += len(r.Refused); r.Error != "" {
-			failed.lines = append(failed.lines, r.name()+": "+r.Error)
-		}
-	}
-	if err := failed.err("could not be recovered whole"); err != nil {
-		return err
-	}
-	if refused > 0 {
-		return fmt.Errorf("%d producers were refused", refused)
-	}
-	return nil
 }
