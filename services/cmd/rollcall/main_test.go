@@ -40,7 +40,7 @@ func TestCommand(t *testing.T) {
 			"lie":      lie,
 			"lose":     lose,
 			"joins":    joins,
-			"stop":     stop,
+			"halts":    halts,
 			"pretends": pretends,
 		},
 	})
@@ -160,8 +160,8 @@ func joins(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[1], address)
 }
 
-// stop ID: stop a collector.
-func stop(ts *testscript.TestScript, _ bool, args []string) {
+// halts ID: stop a collector.
+func halts(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(houseOf(ts).stop(args[0]))
 }
 

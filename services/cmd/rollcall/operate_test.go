@@ -38,10 +38,14 @@ func TestStoryOfAHandoff(t *testing.T) {
 		"unreachable":   {testimony{collector: "new", err: errNoAddress}, "What is missing is not known."},
 		"not there":     {testimony{collector: "new"}, "It waits for new to take it into its set."},
 		"not collected": {testimony{collector: "new", collection: &collectorv1.Collection{}}, "It waits for the first collection by new."},
-		"failing": {testimony{collector: "new", collection: &collectorv1.Collection{FailureCount: 3}},
-			"It waits for the first collection by new that succeeds; 3 have failed."},
-		"collected": {testimony{collector: "new", collection: &collectorv1.Collection{SuccessCount: 1, FailureCount: 1}},
-			"It waits for new to have that on its disk, and to say so."},
+		"failing": {
+			testimony{collector: "new", collection: &collectorv1.Collection{FailureCount: 3}},
+			"It waits for the first collection by new that succeeds; 3 have failed.",
+		},
+		"collected": {
+			testimony{collector: "new", collection: &collectorv1.Collection{SuccessCount: 1, FailureCount: 1}},
+			"It waits for new to have that on its disk, and to say so.",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines := story(p, []testimony{c.heard, {collector: "old", err: errors.New("it is broken")}}, time.Now())
@@ -72,7 +76,7 @@ func TestStoryOfTheDoomed(t *testing.T) {
 		"innocent":   {&registryv1.Producer{ExpireAfter: durationpb.New(time.Hour)}, "has not renewed for 1h0m0s."},
 		"silent":     {&registryv1.Producer{SuspectTime: at(-time.Hour), ExpireTime: at(90 * time.Second)}, "and has not renewed since. If it neither renews nor answers it is struck off in 1m30s at the earliest, at 2026-01-02T03:05:35Z."},
 		"due":        {&registryv1.Producer{SuspectTime: at(-time.Hour), ExpireTime: at(0)}, "It is due: it is struck off as soon as"},
-		"new reason": {&registryv1.Producer{Placements: []*registryv1.Placement{{CollectorId: "c", Reason: 77}}}, ", for the reason 77 of a newer registry."},
+		"new reason": {&registryv1.Producer{Placements: []*registryv1.Placement{{CollectorId: "c", Reason: 77}}}, ", because of the reason 77 of a newer registry."},
 		"no reason":  {&registryv1.Producer{ProducerId: "p", Placements: []*registryv1.Placement{{CollectorId: "c"}}}, "p was given to c - ago."},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,8 +94,8 @@ func TestStoryOfTheDoomed(t *testing.T) {
 // TestEveryReasonHasWords: a reason that is added to the proto is added here.
 func TestEveryReasonHasWords(t *testing.T) {
 	for n, name := range registryv1.PlacementReason_name {
-		if n != 0 && reasons[registryv1.PlacementReason(n)] == "" {
-			t.Errorf("%s", name)
+		if text := reasonText(registryv1.PlacementReason(n)); (text == "") != (n == 0) || strings.Contains(text, "newer") {
+			t.Errorf("%s: %q", name, text)
 		}
 	}
 }

@@ -60,21 +60,22 @@ func (r *report) note(result *registryv1.AdoptResult) {
 }
 
 // tell notes that another collector had the better claim.
-func (lost claim) tell(reports []*report, given []claim, outcomes map[string]registryv1.AdoptOutcome) {
-	at, _ := slices.BinarySearchFunc(given, lost.id(), func(c claim, id string) int { return strings.Compare(c.id(), id) })
+func (c claim) tell(reports []*report, given []claim, outcomes map[string]registryv1.AdoptOutcome) {
+	at, _ := slices.BinarySearchFunc(given, c.id(), func(one claim, id string) int { return strings.Compare(one.id(), id) })
 	message := given[at].collector + " has it too"
-	switch outcomes[lost.id()] {
-	case registryv1.AdoptOutcome_ADOPT_OUTCOME_CREATED:
+	outcome := outcomes[c.id()]
+	if outcome == registryv1.AdoptOutcome_ADOPT_OUTCOME_CREATED {
 		message += ", and is given it"
-	case registryv1.AdoptOutcome_ADOPT_OUTCOME_KNOWN:
+	}
+	if outcome == registryv1.AdoptOutcome_ADOPT_OUTCOME_KNOWN {
 		message += ", and was given it before"
 	}
-	if differs(given[at], lost) {
+	if differs(given[at], c) {
 		message += ", with another content"
 	}
 	for _, r := range reports {
-		if r.Collector == lost.collector && len(r.collections) > 0 {
-			r.Conflicts = append(r.Conflicts, reportedFault{lost.id(), message})
+		if r.Collector == c.collector && len(r.collections) > 0 {
+			r.Conflicts = append(r.Conflicts, reportedFault{c.id(), message})
 			return
 		}
 	}

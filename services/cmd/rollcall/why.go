@@ -75,29 +75,42 @@ func placed(p *registryv1.Producer) []string {
 	return []string{line}
 }
 
-// reasons are why a collector was given a producer, as the end of a sentence.
-var reasons = map[registryv1.PlacementReason]string{
-	registryv1.PlacementReason_PLACEMENT_REASON_LEAST_LOADED: "it had the least to do for what it is made for",
-	registryv1.PlacementReason_PLACEMENT_REASON_HINT:         "the registration named it as its last collector",
-	registryv1.PlacementReason_PLACEMENT_REASON_GONE:         "the collector before had no subscription for longer than its grace",
-	registryv1.PlacementReason_PLACEMENT_REASON_DRAIN:        "the collector before is drained or was expunged",
-	registryv1.PlacementReason_PLACEMENT_REASON_REBALANCE:    "the collector before had more than its share",
-	registryv1.PlacementReason_PLACEMENT_REASON_OPERATOR:     "an operator moved it",
-	registryv1.PlacementReason_PLACEMENT_REASON_UNREACHABLE:  "it renewed, and the collector before could not reach it",
-	registryv1.PlacementReason_PLACEMENT_REASON_RETURNED:     "the one it was moved to did not come to collect it, and this one does",
-	registryv1.PlacementReason_PLACEMENT_REASON_ADOPTED:      "the registry had lost its store, and this collector had kept it",
-	registryv1.PlacementReason_PLACEMENT_REASON_THIRD:        "the collector that it was moved to is gone, too",
+// reasonText is why a collector was given a producer, as the end of a sentence;
+// empty where that is not told.
+func reasonText(r registryv1.PlacementReason) string {
+	switch r {
+	case registryv1.PlacementReason_PLACEMENT_REASON_UNSPECIFIED:
+		return ""
+	case registryv1.PlacementReason_PLACEMENT_REASON_LEAST_LOADED:
+		return "it had the least to do for what it is made for"
+	case registryv1.PlacementReason_PLACEMENT_REASON_HINT:
+		return "the registration named it as its last collector"
+	case registryv1.PlacementReason_PLACEMENT_REASON_GONE:
+		return "the collector before had no subscription for longer than its grace"
+	case registryv1.PlacementReason_PLACEMENT_REASON_DRAIN:
+		return "the collector before is drained or was expunged"
+	case registryv1.PlacementReason_PLACEMENT_REASON_REBALANCE:
+		return "the collector before had more than its share"
+	case registryv1.PlacementReason_PLACEMENT_REASON_OPERATOR:
+		return "an operator moved it"
+	case registryv1.PlacementReason_PLACEMENT_REASON_UNREACHABLE:
+		return "it renewed, and the collector before could not reach it"
+	case registryv1.PlacementReason_PLACEMENT_REASON_RETURNED:
+		return "the one it was moved to did not come to collect it, and this one does"
+	case registryv1.PlacementReason_PLACEMENT_REASON_ADOPTED:
+		return "the registry had lost its store, and this collector had kept it"
+	case registryv1.PlacementReason_PLACEMENT_REASON_THIRD:
+		return "the collector that it was moved to is gone, too"
+	default:
+		return fmt.Sprintf("of the reason %d of a newer registry", r)
+	}
 }
 
 func because(r registryv1.PlacementReason) string {
-	switch text := reasons[r]; {
-	case text != "":
+	if text := reasonText(r); text != "" {
 		return ", because " + text
-	case r == registryv1.PlacementReason_PLACEMENT_REASON_UNSPECIFIED:
-		return ""
-	default:
-		return fmt.Sprintf(", for the reason %d of a newer registry", r)
 	}
+	return ""
 }
 
 // waitsFor tells of a handoff that is under way, and what is missing to its end;
