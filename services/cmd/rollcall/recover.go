@@ -33,7 +33,7 @@ func (c *recovery) Run(ctx context.Context, o output) error {
 			return err
 		}
 		if len(reports) == 0 {
-			return errors.New("the registry knows no collector yet: they make themselves known when they subscribe; or name them by --collector-address")
+			return errors.New("the registry knows no collector: they make themselves known when they subscribe; or name them by --collector-address")
 		}
 		for _, one := range reports {
 			if one.Error == "" {
