@@ -16,8 +16,11 @@
 //	    internal/
 //	      roster/            core      who exists and who has whom: commands in, changes out
 //	      placement/         core      which collector should have which producer
+//	      lease/             core      who is struck off, which collectors are gone, and when no clock runs
 //	      feed/              engine    each collector's current set, to any number of subscribers
 //	      registrar/         engine    commands to the store, and the store's changes to the view
+//	      leader/            engine    what one replica does for all: judges, hands off, evens out
+//	      witness/           adapter   asks collectors how their producers answer
 //	      store/             adapter   the roster on disk: revisions, compare-and-set, watch
 //	        storetest/       support   the exam that every body of the store passes
 //	      api/               adapter   the gRPC handlers; the one function from error to status

@@ -23,9 +23,11 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/api"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/feed"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/witness"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -63,12 +65,22 @@ type Config struct {
 	// Heartbeat is the interval of heartbeats; 0: 5 s.
 	Heartbeat time.Duration
 
+	// Times are those of the leader's work; zero stands for the default of each.
+	Times Times
+
+	// DialCollector connects to a collector that is asked how its producers
+	// answer; nil: over the network.
+	DialCollector func(ctx context.Context, address string) (net.Conn, error)
+
 	// StopGrace bounds the stop; 0: 10 s.
 	StopGrace time.Duration
 
 	Logger  *slog.Logger
 	Metrics *prometheus.Registry
 }
+
+// Times are when the registry does something by itself.
+type Times = leader.Times
 
 // The defaults of a Config.
 const (
@@ -84,6 +96,8 @@ type Registry struct {
 	instance  assignment.InstanceID
 	feed      *feed.Feed
 	registrar *registrar.Registrar
+	leader    *leader.Leader
+	asker     *witness.Asker
 	server    *grpc.Server
 	health    *health.Server
 	web       *http.ServeMux
@@ -146,16 +160,27 @@ func openStore(ctx context.Context, c Config) (*store.Store, error) {
 
 func (r *Registry) assemble() {
 	c := r.config
-	metrics, apiMetrics := registrar.NewMetrics(), api.NewMetrics()
-	c.Metrics.MustRegister(metrics, apiMetrics)
+	metrics, leaderMetrics, apiMetrics := registrar.NewMetrics(), leader.NewMetrics(), api.NewMetrics()
+	c.Metrics.MustRegister(metrics, leaderMetrics, apiMetrics)
 	r.registrar = registrar.New(registrar.Config{
 		Store:       r.store,
 		Feed:        r.feed,
 		Instance:    r.instance,
 		SameStored:  api.SameStored,
 		CheckStored: api.CheckStored,
+		Grace:       c.Times.Grace,
 		Logger:      c.Logger,
 		Metrics:     metrics,
+	})
+	r.asker = witness.New(c.DialCollector)
+	r.leader = leader.New(leader.Config{
+		Registrar:  r.registrar,
+		Asker:      r.asker,
+		Instance:   r.instance,
+		IntervalOf: api.IntervalOf,
+		Times:      c.Times,
+		Logger:     c.Logger,
+		Metrics:    leaderMetrics,
 	})
 	r.server, r.health = process.NewGRPCServer(process.GRPCConfig{
 		Logger:     c.Logger,
@@ -199,6 +224,7 @@ func (r *Registry) Run(ctx context.Context) error {
 
 	engine, inner := errgroup.WithContext(inner)
 	engine.Go(func() error { return r.registrar.Run(inner) })
+	engine.Go(func() error { return r.leader.Run(inner) })
 
 	servers, serving := errgroup.WithContext(serving)
 	servers.Go(func() error { return process.ServeGRPC(serving, r.server, c.Listener, c.StopGrace) })
@@ -239,7 +265,7 @@ func (r *Registry) dismiss(ctx context.Context) {
 }
 
 func (r *Registry) close(ctx context.Context) {
-	if err := r.store.Close(); err != nil {
+	if err := errors.Join(r.asker.Close(), r.store.Close()); err != nil {
 		r.config.Logger.WarnContext(ctx, "could not close the store", "error", err)
 	}
 }
@@ -277,13 +303,16 @@ func (r *Registry) report(status healthv1.HealthCheckResponse_ServingStatus) {
 
 func (r *Registry) registerSelf(ctx context.Context) error {
 	a := &assignment.Assignment{
+		Permanent:  true,
 		ProducerID: assignment.ProducerID(r.config.SelfID),
 		Endpoint:   r.config.SelfEndpoint,
 		Interval:   wire.DefaultInterval,
 		Timeout:    wire.DefaultTimeout,
 		Labels:     []assignment.Label{{Name: "job", Value: "rollcall-registry"}},
 	}
-	result := r.registrar.RegisterProducers(ctx, []registrar.RegisterProducer{{ID: a.ProducerID, Stored: wire.EncodeStored(a)}})[0]
+	result := r.registrar.RegisterProducers(ctx, []registrar.RegisterProducer{{
+		ID: a.ProducerID, Stored: wire.EncodeStored(a), Life: roster.Life{Permanent: true},
+	}})[0]
 	if result.Err != nil {
 		r.config.Logger.WarnContext(ctx, "could not register itself as a producer", "error", result.Err)
 	}

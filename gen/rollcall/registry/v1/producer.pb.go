@@ -82,7 +82,7 @@ type PlacementReason int32
 const (
 	// Not told.
 	PlacementReason_PLACEMENT_REASON_UNSPECIFIED PlacementReason = 0
-	// It had the fewest producers.
+	// It had the least to do for what it is made for.
 	PlacementReason_PLACEMENT_REASON_LEAST_LOADED PlacementReason = 1
 	// The producer's registration named it as its last collector.
 	PlacementReason_PLACEMENT_REASON_HINT PlacementReason = 2
@@ -455,9 +455,12 @@ type Placement struct {
 	// When it was given it.
 	AssignTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=assign_time,json=assignTime,proto3" json:"assign_time,omitempty"`
 	// Why this collector.
-	Reason        PlacementReason `protobuf:"varint,6,opt,name=reason,proto3,enum=rollcall.registry.v1.PlacementReason" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason PlacementReason `protobuf:"varint,6,opt,name=reason,proto3,enum=rollcall.registry.v1.PlacementReason" json:"reason,omitempty"`
+	// Who had it before this collector was given it; empty: nobody, or that is
+	// not known.
+	PreviousCollectorId string `protobuf:"bytes,7,opt,name=previous_collector_id,json=previousCollectorId,proto3" json:"previous_collector_id,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
@@ -516,6 +519,13 @@ func (x *Placement) GetReason() PlacementReason {
 		return x.Reason
 	}
 	return PlacementReason_PLACEMENT_REASON_UNSPECIFIED
+}
+
+func (x *Placement) GetPreviousCollectorId() string {
+	if x != nil {
+		return x.PreviousCollectorId
+	}
+	return ""
 }
 
 // RegisterProducerRequest registers or renews one producer.
@@ -1351,13 +1361,14 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\bconflict\x18& \x01(\tR\bconflict\x12=\n" +
 	"\fsuspect_time\x18' \x01(\v2\x1a.google.protobuf.TimestampR\vsuspectTimeB\f\n" +
 	"\n" +
-	"_permanent\"\xda\x01\n" +
+	"_permanent\"\x8e\x02\n" +
 	"\tPlacement\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12.\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x1a.rollcall.registry.v1.RoleR\x04role\x12;\n" +
 	"\vassign_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"assignTime\x12=\n" +
-	"\x06reason\x18\x06 \x01(\x0e2%.rollcall.registry.v1.PlacementReasonR\x06reason\"z\n" +
+	"\x06reason\x18\x06 \x01(\x0e2%.rollcall.registry.v1.PlacementReasonR\x06reason\x122\n" +
+	"\x15previous_collector_id\x18\a \x01(\tR\x13previousCollectorId\"z\n" +
 	"\x17RegisterProducerRequest\x12:\n" +
 	"\bproducer\x18\x01 \x01(\v2\x1e.rollcall.registry.v1.ProducerR\bproducer\x12#\n" +
 	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\xa0\x02\n" +

@@ -28,7 +28,8 @@ type Config struct {
 	// Endpoints says which endpoints may be registered.
 	Endpoints endpoint.Policy
 
-	// RenewAfter is what a registration is told to wait before the next.
+	// RenewAfter is what the registration of a permanent producer is told to wait
+	// before the next. One with a lease is told a third of that.
 	RenewAfter time.Duration
 
 	// Heartbeat is the interval that subscribers are told.
@@ -42,7 +43,7 @@ type Config struct {
 	Metrics *Metrics
 }
 
-// API holds the three services.
+// API holds the services.
 type API struct {
 	Config
 	doors *doors
@@ -61,6 +62,7 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterAssignmentServiceServer(s, assignmentService{API: a})
 	registryv1.RegisterProducerServiceServer(s, producerService{API: a})
 	registryv1.RegisterCollectorServiceServer(s, collectorService{API: a})
+	registryv1.RegisterPlacementServiceServer(s, placementService{API: a})
 }
 
 type (
@@ -74,6 +76,10 @@ type (
 	}
 	collectorService struct {
 		registryv1.UnsafeCollectorServiceServer
+		*API
+	}
+	placementService struct {
+		registryv1.UnsafePlacementServiceServer
 		*API
 	}
 )
@@ -118,6 +124,10 @@ func pageToken(last string) string { return base64.RawURLEncoding.EncodeToString
 func violation(field, description string) error {
 	return wire.Violations{{Field: field, Description: description}}
 }
+
+// stale tells whether a read may be old: it was answered from the view, and the
+// store is away.
+func (a *API) stale() bool { return !a.Registrar.Serving() }
 
 func checkMinRevision(n int64) error {
 	if n < 0 {

@@ -236,6 +236,10 @@ func (s assignmentService) Acknowledge(ctx context.Context, m *registryv1.Acknow
 		Generation: a.Generation,
 		Snapshot:   a.SubscriptionID + "/" + strconv.FormatUint(a.SnapshotID, 10),
 		HeldIDs:    a.Held,
+
+		CollectedIDs: a.Collected,
+		Persisted:    a.Persisted,
+
 		Ack: roster.Ack{
 			Collector:  a.Collector,
 			Instance:   a.Instance,

@@ -61,9 +61,10 @@ func decodeFilter(m *registryv1.ListProducersRequest) (*filter, error) {
 	return f, nil
 }
 
-// placed tells whether a producer's collector and state are as wanted.
+// placed tells whether a producer's collector and state are as wanted. A collector
+// that hands it off has it too.
 func (f *filter) placed(p *roster.Producer) bool {
-	if f.collector != "" && p.Collector != f.collector {
+	if f.collector != "" && p.RoleOf(f.collector) == assignment.RoleUnspecified {
 		return false
 	}
 	switch f.state {

@@ -44,26 +44,40 @@ func (s producerService) decodeRegister(m *registryv1.RegisterProducerRequest) (
 		Stored:       wire.EncodeStored(reg.Assignment),
 		Instance:     reg.Instance,
 		Hint:         reg.Hint,
+		Life:         lifeOf(reg),
+		Zone:         reg.Zone,
+		Rate:         reg.Rate,
 		ValidateOnly: m.GetValidateOnly(),
 	}, nil
+}
+
+func lifeOf(reg *wire.Registration) roster.Life {
+	return roster.Life{Permanent: reg.Assignment.Permanent, Lease: reg.Lease, ExpireAfter: reg.ExpireAfter}
 }
 
 func (s producerService) registered(r registrar.Registered) (*registryv1.RegisterProducerResponse, error) {
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	p, err := encodeProducer(r.Producer)
+	p, err := s.encode(r.Producer)
 	if err != nil {
 		return nil, err
 	}
-	return &registryv1.RegisterProducerResponse{
+	resp := &registryv1.RegisterProducerResponse{
 		Producer:   p,
 		Epoch:      string(r.Epoch),
 		Revision:   int64(r.Revision),
 		RenewAfter: durationpb.New(s.RenewAfter),
 		Changed:    r.Changed,
-	}, nil
+	}
+	if lease := r.Producer.Lease; lease > 0 {
+		resp.LeaseDuration, resp.RenewAfter = durationpb.New(lease), durationpb.New(lease/renewals)
+	}
+	return resp, nil
 }
+
+// renewals is how often a producer is told to renew within its lease.
+const renewals = 3
 
 // BatchRegisterProducers registers many producers, each by itself.
 func (s producerService) BatchRegisterProducers(ctx context.Context, m *registryv1.BatchRegisterProducersRequest) (*registryv1.BatchRegisterProducersResponse, error) {
@@ -160,11 +174,11 @@ func (s producerService) GetProducer(ctx context.Context, m *registryv1.GetProdu
 	if err != nil {
 		return nil, err
 	}
-	p, err := encodeProducer(&e.Producer)
+	p, err := s.encode(&e.Producer)
 	if err != nil {
 		return nil, err
 	}
-	return &registryv1.GetProducerResponse{Producer: p, Epoch: string(at.Epoch), Revision: int64(at.Revision)}, nil
+	return &registryv1.GetProducerResponse{Producer: p, Epoch: string(at.Epoch), Revision: int64(at.Revision), Stale: s.stale()}, nil
 }
 
 func parseProducerID(s string) (assignment.ProducerID, error) {
@@ -192,7 +206,7 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 	if err != nil {
 		return nil, err
 	}
-	resp := &registryv1.ListProducersResponse{Epoch: string(at.Epoch), Revision: int64(at.Revision)}
+	resp := &registryv1.ListProducersResponse{Epoch: string(at.Epoch), Revision: int64(at.Revision), Stale: s.stale()}
 	scanned, size := 0, 0
 	last := f.page.after
 	from := &roster.Entry{Producer: roster.Producer{ID: assignment.ProducerID(f.page.after)}}
@@ -210,7 +224,7 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 			return true
 		}
 		var p *registryv1.Producer
-		if p, err = encodeProducer(&e.Producer); err != nil {
+		if p, err = s.encode(&e.Producer); err != nil {
 			return false
 		}
 		if f.labelled(p) {
@@ -220,46 +234,4 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 		return true
 	})
 	return resp, err
-}
-
-// encodeProducer makes the message of a producer's record.
-func encodeProducer(r *roster.Producer) (*registryv1.Producer, error) {
-	a, err := wire.DecodeStored(r.Stored)
-	if err != nil {
-		return nil, fmt.Errorf("the record of producer %q: %w", r.ID, err)
-	}
-	p := wire.EncodeProducer(a)
-	p.CreateTime, p.UpdateTime = timestamp(r.CreateTime), timestamp(r.UpdateTime)
-	if n := len(r.Instances); n > 0 {
-		p.InstanceId = string(r.Instances[n-1])
-	}
-	p.State = registryv1.ProducerState_PRODUCER_STATE_UNASSIGNED
-	if r.Collector != "" {
-		p.State = registryv1.ProducerState_PRODUCER_STATE_ASSIGNED
-		p.Placements = []*registryv1.Placement{{
-			CollectorId: string(r.Collector),
-			Role:        registryv1.Role_ROLE_OWNER,
-			AssignTime:  timestamp(r.AssignTime),
-			Reason:      registryv1.PlacementReason(r.AssignReason),
-		}}
-	}
-	return p, nil
-}
-
-// SameStored tells whether two encoded assignments mean the same, for the
-// registrar.
-func SameStored(a, b []byte) bool {
-	x, errX := wire.DecodeStored(a)
-	y, errY := wire.DecodeStored(b)
-	return errX == nil && errY == nil && x.SameWork(y)
-}
-
-// CheckStored says what is wrong with the encoded assignment of a producer, for
-// the registrar.
-func CheckStored(id assignment.ProducerID, stored []byte) error {
-	a, err := wire.DecodeStored(stored)
-	if err == nil && a.ProducerID != id {
-		err = fmt.Errorf("it is that of %q", a.ProducerID)
-	}
-	return err
 }

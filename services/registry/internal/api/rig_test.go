@@ -41,6 +41,7 @@ type rig struct {
 	registryv1.AssignmentServiceClient
 	registryv1.ProducerServiceClient
 	registryv1.CollectorServiceClient
+	registryv1.PlacementServiceClient
 }
 
 // setup is what a test may change before the server starts.
@@ -105,12 +106,14 @@ func newRig(t testing.TB, s setup) *rig {
 		}
 		_ = opened.Close()
 	})
-	r.AssignmentServiceClient, r.ProducerServiceClient, r.CollectorServiceClient = r.dial(t)
+	conn := r.dial(t)
+	r.AssignmentServiceClient, r.ProducerServiceClient = registryv1.NewAssignmentServiceClient(conn), registryv1.NewProducerServiceClient(conn)
+	r.CollectorServiceClient, r.PlacementServiceClient = registryv1.NewCollectorServiceClient(conn), registryv1.NewPlacementServiceClient(conn)
 	return r
 }
 
-// dial makes one more client, with a connection of its own.
-func (r *rig) dial(t testing.TB) (registryv1.AssignmentServiceClient, registryv1.ProducerServiceClient, registryv1.CollectorServiceClient) {
+// dial makes one more connection.
+func (r *rig) dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///registry", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.listener.DialContext(ctx) }),
@@ -119,7 +122,7 @@ func (r *rig) dial(t testing.TB) (registryv1.AssignmentServiceClient, registryv1
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return registryv1.NewAssignmentServiceClient(conn), registryv1.NewProducerServiceClient(conn), registryv1.NewCollectorServiceClient(conn)
+	return conn
 }
 
 // producer is a valid registration.

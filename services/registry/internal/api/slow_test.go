@@ -40,7 +40,7 @@ func (r *rig) values(t *testing.T) map[string]float64 {
 // and after 30 s it is ended and told why, should it ever read again.
 func TestSlowReaderIsolated(t *testing.T) {
 	bubble(t, filled(3_000), func(t *testing.T, r *rig) {
-		assignments, _, _ := r.dial(t)
+		assignments := registryv1.NewAssignmentServiceClient(r.dial(t))
 		stuck, err := assignments.Subscribe(t.Context(), r.enlist(t, "c1", "a"))
 		if err != nil {
 			t.Fatal(err)

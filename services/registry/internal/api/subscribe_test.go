@@ -88,7 +88,7 @@ func TestFrames(t *testing.T) {
 		want := &registryv1.Assignment{
 			ProducerId: "p", Version: registered.GetProducer().GetVersion(), Endpoint: "http://h.example:9100/metrics",
 			Interval: durationpb.New(15 * time.Second), Timeout: durationpb.New(10 * time.Second),
-			Labels: []*registryv1.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}, Role: registryv1.Role_ROLE_OWNER, HonorLabels: true,
+			Labels: []*registryv1.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}, Role: registryv1.Role_ROLE_OWNER, HonorLabels: true, Permanent: true,
 		}
 		if diff := cmp.Diff(want, f.set["p"], protocmp.Transform()); diff != "" {
 			t.Errorf("assignment (-want +got):\n%s", diff)

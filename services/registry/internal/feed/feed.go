@@ -161,18 +161,32 @@ func (f *Feed) endAll(err error) {
 	}
 }
 
+// Release gives every subscriber a last GoAway and then ends it with err. Those
+// who come later are taken.
+func (f *Feed) Release(away assignment.GoAway, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.release(away, err)
+}
+
+func (f *Feed) release(away assignment.GoAway, err error) {
+	for _, s := range f.sets {
+		for sub := range s.subs {
+			if sub.err == nil {
+				sub.away = &away
+			}
+			sub.end(err)
+		}
+	}
+}
+
 // Dismiss gives every subscriber a last GoAway and then ends it with err. So it
 // does with those who come later.
 func (f *Feed) Dismiss(away assignment.GoAway, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dismissed = &dismissal{away, err}
-	for _, s := range f.sets {
-		for sub := range s.subs {
-			sub.away = &away
-			sub.end(err)
-		}
-	}
+	f.release(away, err)
 }
 
 func (f *Feed) set(id assignment.CollectorID) *set {

@@ -18,6 +18,12 @@ type Acknowledge struct {
 
 	// HeldIDs are some of the producers that it holds back.
 	HeldIDs []assignment.ProducerID
+
+	// CollectedIDs are some of those that it was given, and has collected since.
+	CollectedIDs []assignment.ProducerID
+
+	// Persisted tells whether its set is on stable storage.
+	Persisted bool
 }
 
 // ackState is the last acknowledgement that this process received of a
@@ -47,6 +53,7 @@ func (r *Registrar) Acknowledge(ctx context.Context, cmd Acknowledge) ([]assignm
 	if cmd.Epoch == epoch && cmd.Revision > at {
 		r.checkRewound(ctx, cmd.Collector, epoch, cmd.Revision)
 	}
+	r.handOff(ctx, cmd)
 	if cmd.Refusal != nil {
 		r.Metrics.Refusals.Inc()
 	}
@@ -99,6 +106,51 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 	}
 	*last = next
 	return r.view.Explain(cmd.Collector, cmd.HeldIDs), urgent, nil
+}
+
+// handOff carries out what an acknowledgement means for handoffs: those whose
+// producer has been collected by its new collector are over, and what is held
+// although another collector was given it is handed off from the holder.
+func (r *Registrar) handOff(ctx context.Context, cmd Acknowledge) {
+	var txns []roster.Txn
+	add := func(txn roster.Txn) {
+		if len(txn) > 0 {
+			txns = append(txns, txn)
+		}
+	}
+	r.mu.RLock()
+	completes := cmd.Persisted && cmd.Epoch == r.view.Epoch()
+	for _, id := range cmd.CollectedIDs {
+		// An acknowledgement of before the move is about an earlier one.
+		if e := r.view.Producer(id); completes && e != nil && e.Collector == cmd.Collector && cmd.Revision >= e.Revision {
+			add(roster.Finish(e))
+		}
+	}
+	for _, id := range cmd.HeldIDs {
+		if e := r.view.Producer(id); e != nil {
+			add(r.reclaim(e, cmd.Collector, cmd.ReceiveTime))
+		}
+	}
+	r.mu.RUnlock()
+	if _, err := r.Write(ctx, txns); err != nil {
+		r.Logger.DebugContext(ctx, "could not carry out what an acknowledgement means for handoffs", "collector", cmd.Collector, "error", err)
+	}
+}
+
+// reclaim decides what becomes of a producer that a collector holds. The caller
+// holds mu.
+func (r *Registrar) reclaim(e *roster.Entry, holder assignment.CollectorID, now time.Time) roster.Txn {
+	if c := r.view.Collector(holder); e.Collector == "" && c != nil && Open(c, now) {
+		return roster.Give(e, roster.Place{Collector: holder, Reason: roster.PlacementHint}, false, now)
+	}
+	return roster.Reclaim(e, holder)
+}
+
+// Acknowledged reports whether a collector has acknowledged a revision of this
+// epoch. The view's owner holds its lock: it is for Look.
+func (r *Registrar) Acknowledged(c *roster.CollectorEntry, revision assignment.Revision) bool {
+	a := r.lastAck(c)
+	return a != nil && a.Epoch == r.view.Epoch() && a.Revision >= revision
 }
 
 // lastAck is the newest acknowledgement known here. The caller holds mu.
@@ -187,15 +239,6 @@ func (r *Registrar) pruneSome(ctx context.Context) (more bool, err error) {
 	if len(txns) == 0 {
 		return false, nil
 	}
-	outcomes, err := r.commit(ctx, txns)
-	if err != nil {
-		return false, err
-	}
-	var newest assignment.Revision
-	conflict := false // another process forgets them too
-	for _, o := range outcomes {
-		newest = max(newest, o.Revision)
-		conflict = conflict || !o.Committed
-	}
-	return more, r.settle(ctx, newest, conflict)
+	_, err = r.Write(ctx, txns) // another process forgets them too
+	return more, err
 }

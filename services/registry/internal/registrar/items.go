@@ -12,13 +12,18 @@ import (
 func members(v *roster.View) iter.Seq2[assignment.CollectorID, *feed.Item] {
 	return func(yield func(assignment.CollectorID, *feed.Item) bool) {
 		v.Snapshot().Ascend(func(e *roster.Entry) bool {
-			return e.Collector == "" || yield(e.Collector, item(e))
+			for collector, role := range e.Parts {
+				if !yield(collector, item(e, role)) {
+					return false
+				}
+			}
+			return true
 		})
 	}
 }
 
-func item(e *roster.Entry) *feed.Item {
-	return &feed.Item{ProducerID: e.ID, Version: e.Version, Role: assignment.RoleOwner, Stored: e.Stored}
+func item(e *roster.Entry, role assignment.Role) *feed.Item {
+	return &feed.Item{ProducerID: e.ID, Version: e.Version, Role: role, Stored: e.Stored}
 }
 
 func feedChanges(changes []roster.Change) []feed.Change {
@@ -26,7 +31,7 @@ func feedChanges(changes []roster.Change) []feed.Change {
 	for i, c := range changes {
 		out[i] = feed.Change{Collector: c.Collector, ID: c.ID, Cause: c.Cause}
 		if c.Entry != nil {
-			out[i].Item = item(c.Entry)
+			out[i].Item = item(c.Entry, c.Role)
 		}
 	}
 	return out

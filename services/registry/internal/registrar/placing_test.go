@@ -159,17 +159,27 @@ func TestUpdatesWeighNothing(t *testing.T) {
 	})
 }
 
-// TestHint: a producer goes back to the collector it names, if that is known;
-// one with a collector stays.
+// TestHint: a producer goes back to the collector it names, if that is known and
+// is live or was a moment ago; one with a collector stays.
 func TestHint(t *testing.T) {
 	bubble(t, func(t *testing.T, _ *store.Memory, r *replica) {
 		r.join(t, "c1")
 		r.enlist(t, "away", "a")
+		gone := r.join(t, "gone")
+		gone.stream.Close(t.Context())
+		time.Sleep(registrar.DefaultGrace - time.Second)
 		hinted := func(id assignment.ProducerID, hint assignment.CollectorID) *roster.Producer {
 			return r.register(t, registrar.RegisterProducer{ID: id, Stored: []byte("x"), Hint: hint})[0].Producer
 		}
 		if p := hinted("p1", "away"); p.Collector != "away" || p.AssignReason != roster.PlacementHint {
 			t.Errorf("%+v", p)
+		}
+		if p := hinted("p0", "gone"); p.Collector != "gone" || p.AssignReason != roster.PlacementHint {
+			t.Errorf("%+v", p)
+		}
+		time.Sleep(time.Second)
+		if p := hinted("p3", "gone"); p.Collector != "c1" {
+			t.Errorf("%+v is given to a collector that is gone", p)
 		}
 		if p := hinted("p2", "unknown"); p.Collector != "c1" || p.AssignReason != roster.PlacementLeastLoaded {
 			t.Errorf("%+v", p)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
-	"github.com/rollcall-metrics/rollcall/services/registry/internal/placement"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
@@ -19,6 +18,10 @@ type RegisterProducer struct {
 
 	// Hint is the collector of the producer's last answer, or empty.
 	Hint assignment.CollectorID
+
+	roster.Life
+	Zone string
+	Rate float64
 
 	// ValidateOnly asks what would be, and writes nothing.
 	ValidateOnly bool
@@ -90,7 +93,9 @@ func (r *Registrar) registerRound(ctx context.Context, cmds []RegisterProducer, 
 	var newest assignment.Revision
 	for n, o := range outcomes {
 		if o.Committed {
-			results[round.writing[n]].Revision = o.Revision
+			if results[round.writing[n]].Changed {
+				results[round.writing[n]].Revision = o.Revision
+			}
 			newest = max(newest, o.Revision)
 		} else {
 			contended = append(contended, round.writing[n])
@@ -115,7 +120,7 @@ func (r *Registrar) decideRound(cmds []RegisterProducer, todo []int, results []R
 			continue
 		}
 		d.txns, d.writing = append(d.txns, txn), append(d.writing, i)
-		if before := r.view.Producer(cmds[i].ID); before == nil || before.Collector == "" {
+		if before := r.view.Producer(cmds[i].ID); result.Changed && (before == nil || before.Collector == "") {
 			d.planned = append(d.planned, result.Producer.Collector)
 			r.inFlight[result.Producer.Collector]++
 		}
@@ -124,41 +129,25 @@ func (r *Registrar) decideRound(cmds []RegisterProducer, todo []int, results []R
 }
 
 // decideRegister decides one registration. The caller holds mu.
-func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(hint assignment.CollectorID) roster.Place, now time.Time) (roster.Txn, Registered) {
+func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(*RegisterProducer) roster.Place, now time.Time) (roster.Txn, Registered) {
 	before := r.view.Producer(cmd.ID)
+	if cmd.Life == (roster.Life{}) {
+		cmd.Life = roster.LifeOf(cmd.Instance != "")
+	}
 	same := before != nil && (bytes.Equal(before.Stored, cmd.Stored) || r.SameStored(before.Stored, cmd.Stored))
-	txn, producer, err := r.view.Register(
-		roster.RegisterProducer{ID: cmd.ID, Stored: cmd.Stored, Same: same, Instance: cmd.Instance},
-		func() roster.Place { return plan(cmd.Hint) }, now)
+	did, err := r.view.Register(
+		roster.RegisterProducer{
+			ID: cmd.ID, Stored: cmd.Stored, Same: same, Instance: cmd.Instance, Life: cmd.Life, Zone: cmd.Zone, Rate: cmd.Rate,
+		},
+		func() roster.Place { return plan(&cmd) }, now)
 	if err != nil {
 		return nil, Registered{Err: err}
 	}
-	result := Registered{Producer: producer, Changed: len(txn) > 0}
+	result := Registered{Producer: did.Producer, Changed: did.Changed}
 	if before != nil {
 		result.Revision = before.Revision
 	}
-	return txn, result
-}
-
-// plan prepares the placement of a batch: it counts what is in flight, and what
-// it hands out itself. The caller holds mu while it uses the plan.
-func (r *Registrar) plan() func(hint assignment.CollectorID) roster.Place {
-	var plan *placement.Plan
-	return func(hint assignment.CollectorID) roster.Place {
-		if hint != "" && r.view.Collector(hint) != nil {
-			return roster.Place{Collector: hint, Reason: roster.PlacementHint}
-		}
-		if plan == nil {
-			var loads []placement.Load
-			for c := range r.view.Collectors {
-				if id := c.Collector.ID; c.Live() {
-					loads = append(loads, placement.Load{Collector: id, Producers: c.Assigned + r.inFlight[id]})
-				}
-			}
-			plan = placement.NewPlan(loads)
-		}
-		return roster.Place{Collector: plan.Next(), Reason: roster.PlacementLeastLoaded}
-	}
+	return did.Txn, result
 }
 
 // landed takes placements off those in flight: they are in the view now, or
@@ -271,80 +260,4 @@ func (r *Registrar) DeregisterProducer(ctx context.Context, id assignment.Produc
 	}
 	epoch, revision, err = r.execute(ctx, decide)
 	return epoch, revision, changed, err
-}
-
-// placeOrphans gives producers without a collector to one whenever the view has
-// moved.
-func (r *Registrar) placeOrphans(ctx context.Context) error {
-	for {
-		select {
-		case <-r.kick:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		// The first collector that comes must not get all that waited: those that
-		// start with it come a moment later, and what is placed stays.
-		if r.orphaned() && !pause(ctx, settleTime) {
-			return ctx.Err()
-		}
-		for {
-			placed, err := r.placeSome(ctx)
-			if err != nil {
-				r.Logger.WarnContext(ctx, "could not place producers", "error", err)
-				if !pause(ctx, retryDelay) {
-					return ctx.Err()
-				}
-			} else if placed == 0 {
-				break
-			}
-		}
-	}
-}
-
-// orphaned reports whether any producer waits for a collector.
-func (r *Registrar) orphaned() bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.view.Unassigned() > 0
-}
-
-const placeBatch = 1000
-
-func (r *Registrar) placeSome(ctx context.Context) (int, error) {
-	round := r.decidePlaces()
-	if len(round.txns) == 0 {
-		return 0, nil
-	}
-	defer r.landed(round.planned)
-	outcomes, err := r.commit(ctx, round.txns)
-	if err != nil {
-		return 0, err
-	}
-	var newest assignment.Revision
-	conflict := false
-	for _, o := range outcomes {
-		newest = max(newest, o.Revision)
-		conflict = conflict || !o.Committed
-	}
-	return len(outcomes), r.settle(ctx, newest, conflict)
-}
-
-func (r *Registrar) decidePlaces() round {
-	var d round
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.serving() != nil {
-		return d
-	}
-	plan, now := r.plan(), time.Now()
-	for _, e := range r.view.Orphans(placeBatch) {
-		p := plan("")
-		if p.Collector == "" {
-			break
-		}
-		d.txns = append(d.txns, roster.Assign(e, p, now))
-		d.planned = append(d.planned, p.Collector)
-		r.inFlight[p.Collector]++
-	}
-	return d
 }

@@ -40,9 +40,16 @@ type Config struct {
 	// view; 0: DefaultMaxCollectors.
 	MaxCollectors int
 
+	// Grace is how long a collector may be without a subscription before its
+	// producers are given to others; 0: DefaultGrace.
+	Grace time.Duration
+
 	Logger  *slog.Logger
 	Metrics *Metrics
 }
+
+// DefaultGrace is how long a collector may be away.
+const DefaultGrace = 60 * time.Second
 
 // The times of the registrar.
 const (
@@ -63,7 +70,14 @@ const (
 	// from the claims of collectors. A rewound store is found by the first
 	// claim; one who lies would end everybody's streams again and again.
 	claimInterval = 10 * time.Minute
+
+	// releaseWindow is within what time the collectors of a registry that has
+	// lost its store shall go to another one.
+	releaseWindow = 2 * time.Second
 )
+
+// awayStoreLost is the reason of a GoAway, numbered as in the protocol.
+const awayStoreLost = 2
 
 // DefaultMaxCollectors is how many collectors may be known.
 const DefaultMaxCollectors = 4096
@@ -85,12 +99,21 @@ type Registrar struct {
 	acks     map[assignment.CollectorID]*ackState
 	ordinal  int64               // of the last subscription
 	open     map[string]struct{} // subscriptions of this process, by name
+
+	// away is since when, as this process has seen it, a collector has had no
+	// subscription.
+	away map[assignment.CollectorID]time.Time
+
+	weights *weights // guards itself
 }
 
 // New makes a Registrar. It serves once Run has loaded the view.
 func New(c Config) *Registrar {
 	if c.MaxCollectors == 0 {
 		c.MaxCollectors = DefaultMaxCollectors
+	}
+	if c.Grace == 0 {
+		c.Grace = DefaultGrace
 	}
 	return &Registrar{
 		Config:   c,
@@ -100,6 +123,8 @@ func New(c Config) *Registrar {
 		inFlight: map[assignment.CollectorID]int{},
 		acks:     map[assignment.CollectorID]*ackState{},
 		open:     map[string]struct{}{},
+		away:     map[assignment.CollectorID]time.Time{},
+		weights:  newWeights(),
 	}
 }
 
@@ -271,7 +296,20 @@ func (r *Registrar) install(view *roster.View) {
 		}
 	}
 	r.loaded = true
+	r.away = map[assignment.CollectorID]time.Time{}
+	for c := range view.Collectors {
+		r.noteAway(c.Collector.ID)
+	}
 	r.advanced()
+}
+
+// noteAway notes since when a collector is away. The caller holds mu.
+func (r *Registrar) noteAway(id assignment.CollectorID) {
+	if c := r.view.Collector(id); c == nil || c.Live() {
+		delete(r.away, id)
+	} else if _, known := r.away[id]; !known {
+		r.away[id] = time.Now()
+	}
 }
 
 // apply takes a batch of events into the view and the feed.
@@ -288,6 +326,7 @@ func (r *Registrar) apply(b roster.Batch) {
 	}
 	for _, id := range effects.Sessions {
 		r.keepSession(id)
+		r.noteAway(id)
 	}
 	r.advanced()
 }
@@ -369,7 +408,8 @@ func (r *Registrar) lease(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.Logger.WarnContext(ctx, "lost the lease of the sessions", "error", err)
-		r.Feed.EndAll(roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
+		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: releaseWindow},
+			roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
 		if !pause(ctx, retryDelay) {
 			return ctx.Err()
 		}

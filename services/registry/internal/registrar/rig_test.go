@@ -91,7 +91,7 @@ func producerID(i int) assignment.ProducerID { return assignment.ProducerID(fmt.
 func producers(from, to int) []registrar.RegisterProducer {
 	var cmds []registrar.RegisterProducer
 	for i := from; i < to; i++ {
-		cmds = append(cmds, registrar.RegisterProducer{ID: producerID(i), Stored: []byte("v1")})
+		cmds = append(cmds, registrar.RegisterProducer{ID: producerID(i), Stored: []byte("v1"), Life: roster.Life{Permanent: true}})
 	}
 	return cmds
 }

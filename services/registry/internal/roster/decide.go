@@ -20,6 +20,23 @@ type RegisterProducer struct {
 
 	// Instance is empty for a registration by hand.
 	Instance assignment.InstanceID
+
+	Life
+	Zone string
+	Rate float64
+}
+
+// Registration is what became of a registration.
+type Registration struct {
+	// Txn is what it writes, empty for nothing.
+	Txn Txn
+
+	// Producer is the one that stands afterwards.
+	Producer *Producer
+
+	// Changed tells whether it changes the producer: a renewal may write, and
+	// does not.
+	Changed bool
 }
 
 // A Place is a collector for a new producer, and why; empty where there is
@@ -29,38 +46,27 @@ type Place struct {
 	Reason    PlacementReason
 }
 
-// Register decides what a registration writes. before is the producer as it
-// stands, nil if it does not. An empty Txn means that nothing changes. The
-// producer returned is the one that stands afterwards.
-func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time) (Txn, *Producer, error) {
+// Register decides what a registration writes.
+func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time) (Registration, error) {
 	before := v.Producer(cmd.ID)
 	removed, wasRemoved := v.Removed(cmd.ID)
-	if before == nil && wasRemoved && cmd.Instance != "" && slices.Contains(removed.Instances, cmd.Instance) {
-		return nil, nil, Refuse(FailedPrecondition, ReasonInstanceDeregistered,
-			"producer %q: instance %q was deregistered; only a new instance may register it again", cmd.ID, cmd.Instance)
-	}
 	next := Producer{ID: cmd.ID, CreateTime: now}
 	var expect assignment.Revision
-	if wasRemoved {
-		next.Instances = removed.Instances // none of them may take it back
-	}
-	if before != nil {
+	switch {
+	case before != nil:
 		next, expect = before.Producer, before.Revision
-		if err := replaced(cmd.ID, before.Instances, cmd.Instance); err != nil {
-			return nil, nil, err
+	case wasRemoved:
+		next.Instances = removed.Instances // none of them may take it back
+		if removed.Cause != assignment.CauseExpired && cmd.Instance != "" && slices.Contains(removed.Instances, cmd.Instance) {
+			return Registration{}, Refuse(FailedPrecondition, ReasonInstanceDeregistered,
+				"producer %q: instance %q was deregistered; only a new instance may register it again", cmd.ID, cmd.Instance)
 		}
 	}
-	changed := before == nil
-	if before == nil || !cmd.Same {
-		next.Stored, next.Version, next.UpdateTime = cmd.Stored, assignment.VersionOf(cmd.Stored), now
-		changed = true
+	if err := replaced(cmd.ID, next.Instances, cmd.Instance); err != nil {
+		return Registration{}, err
 	}
-	if cmd.Instance != "" && !slices.Contains(next.Instances, cmd.Instance) {
-		next.Instances = appendLast(next.Instances, cmd.Instance)
-		changed = true
-	}
-	if !changed {
-		return nil, &before.Producer, nil
+	if !next.take(cmd, before == nil, now) {
+		return Registration{Txn: v.renew(before, now), Producer: &before.Producer}, nil
 	}
 	if next.Collector == "" {
 		if p := place(); p.Collector != "" {
@@ -71,16 +77,30 @@ func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time)
 	if before == nil {
 		// That nobody has struck it off meanwhile is a condition too: a producer
 		// that came and went since the view was current is absent as well.
-		txn = append(txn, Write{Key: RemovedKey(cmd.ID), Expect: removed.Revision})
+		txn = append(txn, Write{Key: RemovedKey(cmd.ID), Expect: removed.Revision, Check: removed.Revision == 0})
 	}
-	return txn, &next, nil
+	if s, ok := v.suspects[cmd.ID]; ok {
+		txn = append(txn, s.renewed(&next, now))
+	}
+	return Registration{Txn: txn, Producer: &next, Changed: true}, nil
 }
 
-// Assign decides what giving an orphan to a collector writes.
-func Assign(e *Entry, p Place, now time.Time) Txn {
-	next := e.Producer
-	next.Collector, next.AssignReason, next.AssignTime = p.Collector, p.Reason, now
-	return Txn{{Key: next.Key(), Expect: e.Revision, Record: &next}}
+// take makes of a record what a registration asks for, and tells whether that
+// changes it.
+func (r *Producer) take(cmd RegisterProducer, isNew bool, now time.Time) (changed bool) {
+	if isNew || !cmd.Same {
+		r.Stored, r.Version, r.UpdateTime = cmd.Stored, assignment.VersionOf(cmd.Stored), now
+		changed = true
+	}
+	if r.Life != cmd.Life || r.Zone != cmd.Zone || r.Rate != cmd.Rate {
+		r.Life, r.Zone, r.Rate = cmd.Life, cmd.Zone, cmd.Rate
+		changed = true
+	}
+	if cmd.Instance != "" && !slices.Contains(r.Instances, cmd.Instance) {
+		r.Instances = appendLast(r.Instances, cmd.Instance)
+		changed = true
+	}
+	return changed
 }
 
 // Deregister decides what a deregistration writes. An empty Txn means that
@@ -94,16 +114,27 @@ func (v *View) Deregister(id assignment.ProducerID, instance assignment.Instance
 		return nil, Refuse(Aborted, ReasonInstanceReplaced,
 			"producer %q: instance %q is not the one that stands", id, instance)
 	}
-	txn := Txn{{Key: before.Key(), Expect: before.Revision}}
+	return v.remove(before, assignment.CauseDeregistered, now), nil
+}
+
+// remove takes a producer off the roll, and remembers who had it.
+func (v *View) remove(e *Entry, cause assignment.Cause, now time.Time) Txn {
 	gone := &Removed{
-		ID:         id,
-		Cause:      assignment.CauseDeregistered,
-		Instances:  before.Instances,
-		Collector:  before.Collector,
-		RemoveTime: now,
+		ID:          e.ID,
+		Cause:       cause,
+		Instances:   e.Instances,
+		Collector:   e.Collector,
+		HandoffFrom: e.HandoffFrom,
+		RemoveTime:  now,
 	}
-	old := v.removed[id]
-	return append(txn, Write{Key: gone.Key(), Expect: old.Revision, Record: gone}), nil
+	txn := Txn{
+		{Key: e.Key(), Expect: e.Revision},
+		{Key: gone.Key(), Expect: v.removed[e.ID].Revision, Record: gone},
+	}
+	if s, ok := v.suspects[e.ID]; ok {
+		txn = append(txn, Write{Key: s.Key(), Expect: s.Revision})
+	}
+	return txn
 }
 
 // RegisterCollector decides what the registration of a collector writes. want
@@ -115,6 +146,9 @@ func (v *View) RegisterCollector(want Collector, instance assignment.InstanceID,
 	if before != nil {
 		next, expect = *before.Collector, before.CollectorRevision
 	}
+	if next.Expunged() {
+		return nil, nil, expunged(want.ID)
+	}
 	last := next.Newest()
 	older := slices.ContainsFunc(next.Instances, func(i Instance) bool { return i.ID == instance })
 	if older && last.ID != instance {
@@ -124,6 +158,7 @@ func (v *View) RegisterCollector(want Collector, instance assignment.InstanceID,
 	same := before != nil && older &&
 		next.IntrospectionEndpoint == want.IntrospectionEndpoint &&
 		next.SoftwareVersion == want.SoftwareVersion &&
+		next.Capacity == want.Capacity && next.Zone == want.Zone &&
 		slices.Equal(next.Labels, want.Labels)
 	if same {
 		return nil, before.Collector, nil
@@ -132,6 +167,7 @@ func (v *View) RegisterCollector(want Collector, instance assignment.InstanceID,
 		next.Instances = appendLast(next.Instances, Instance{ID: instance, Generation: last.Generation + 1})
 	}
 	next.IntrospectionEndpoint, next.SoftwareVersion, next.Labels = want.IntrospectionEndpoint, want.SoftwareVersion, want.Labels
+	next.Capacity, next.Zone = want.Capacity, want.Zone
 	return Txn{{Key: next.Key(), Expect: expect, Record: &next}}, &next, nil
 }
 
@@ -140,6 +176,9 @@ func (v *View) OpenSession(s Session) (Txn, error) {
 	c := v.Collector(s.Collector)
 	if c == nil {
 		return nil, Refuse(NotFound, ReasonUnknownCollector, "collector %q has never registered", s.Collector)
+	}
+	if c.Collector.Expunged() {
+		return nil, expunged(s.Collector)
 	}
 	at := slices.IndexFunc(c.Collector.Instances, func(i Instance) bool { return i.ID == s.Instance })
 	if at < 0 || c.Collector.Instances[at].Generation != s.Generation {
@@ -191,11 +230,20 @@ func (v *View) Explain(collector assignment.CollectorID, ids []assignment.Produc
 		if v.Producer(id) != nil {
 			continue
 		}
-		if r, ok := v.removed[id]; ok && r.Revision > v.epochRevision && (r.Cause == assignment.CauseDeregistered || r.Collector == collector) {
+		if r, ok := v.removed[id]; ok && r.Revision > v.epochRevision && r.names(collector) {
 			explained = append(explained, assignment.Removal{ProducerID: id, Cause: r.Cause, Revision: r.Revision})
 		}
 	}
 	return explained
+}
+
+// names tells whether the removal is one of the collector's set, too.
+func (r *Removed) names(collector assignment.CollectorID) bool {
+	return r.Cause == assignment.CauseDeregistered || r.Collector == collector || r.HandoffFrom == collector
+}
+
+func expunged(id assignment.CollectorID) error {
+	return Refuse(FailedPrecondition, ReasonExpunged, "collector %q was expunged: it is one no more", id)
 }
 
 // replaced refuses a registration by an instance that a newer one has replaced.

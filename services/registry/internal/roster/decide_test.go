@@ -67,7 +67,7 @@ var registrations = map[string]registration{
 		},
 		// That nothing was removed meanwhile is a condition too: else an older
 		// read brings back what was deregistered in between.
-		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p")}},
+		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p"), Check: true}},
 	},
 	"new, by hand, nobody to have it": {
 		cmd:   roster.RegisterProducer{Stored: []byte("new")},
@@ -75,7 +75,7 @@ var registrations = map[string]registration{
 		want: &roster.Producer{
 			ID: "p", Stored: []byte("new"), Version: assignment.VersionOf([]byte("new")), CreateTime: now, UpdateTime: now,
 		},
-		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p")}},
+		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p"), Check: true}},
 	},
 	"renewal": {
 		before: []roster.Record{standing("a")},
@@ -158,7 +158,8 @@ func TestRegister(t *testing.T) {
 			v := viewOf(test.before...)
 			cmd := test.cmd
 			cmd.ID = "p"
-			txn, got, err := v.Register(cmd, test.place, now)
+			did, err := v.Register(cmd, test.place, now)
+			txn, got := did.Txn, did.Producer
 			if test.refusal != "" {
 				class := roster.Aborted
 				if test.refusal == roster.ReasonInstanceDeregistered {
@@ -177,6 +178,9 @@ func TestRegister(t *testing.T) {
 				t.Errorf("producer (-want +got):\n%s", diff)
 			}
 			want := roster.Txn(test.expect)
+			if did.Changed != (len(want) > 0) {
+				t.Errorf("changed: %v, and it expects %d writes", did.Changed, len(want))
+			}
 			if len(want) > 0 {
 				want[0].Record = test.want
 			}
@@ -192,7 +196,7 @@ func TestRegister(t *testing.T) {
 func TestRegisterLeavesTheViewAlone(t *testing.T) {
 	p := standing("a", "b", "c", "d")
 	v := viewOf(p)
-	if _, _, err := v.Register(roster.RegisterProducer{ID: "p", Stored: []byte("new"), Instance: "e"}, nowhere, now); err != nil {
+	if _, err := v.Register(roster.RegisterProducer{ID: "p", Stored: []byte("new"), Instance: "e"}, nowhere, now); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(standing("a", "b", "c", "d"), &v.Producer("p").Producer); diff != "" {
@@ -212,13 +216,16 @@ func TestOldInstanceCannotTakeBack(t *testing.T) {
 		revision++
 		b := roster.Batch{Revision: revision}
 		for _, w := range txn {
+			if w.Check {
+				continue
+			}
 			b.Events = append(b.Events, roster.Event{Key: w.Key, Record: w.Record})
 		}
 		v.Apply(b)
 	}
 	register := func(instance assignment.InstanceID) (roster.Txn, error) {
-		txn, _, err := v.Register(roster.RegisterProducer{ID: "p", Stored: []byte("x"), Instance: instance}, nowhere, now)
-		return txn, err
+		did, err := v.Register(roster.RegisterProducer{ID: "p", Stored: []byte("x"), Instance: instance}, nowhere, now)
+		return did.Txn, err
 	}
 	commit(v.Deregister("p", "a", now))
 	commit(register("b"))
@@ -272,12 +279,12 @@ func TestDeregister(t *testing.T) {
 	}
 }
 
-func TestAssign(t *testing.T) {
+func TestGiveAnOrphan(t *testing.T) {
 	p := standing("a")
 	p.Collector = ""
 	want := standing("a")
 	want.Collector, want.AssignReason, want.AssignTime = "c2", roster.PlacementLeastLoaded, now
-	txn := roster.Assign(&roster.Entry{Producer: *p, Revision: 7}, leastLoaded(), now)
+	txn := roster.Give(&roster.Entry{Producer: *p, Revision: 7}, leastLoaded(), false, now)
 	if diff := cmp.Diff(roster.Txn{{Key: p.Key(), Expect: 7, Record: want}}, txn); diff != "" {
 		t.Errorf("transaction (-want +got):\n%s", diff)
 	}

@@ -37,6 +37,10 @@ const (
 	ReasonEpochChanged         = "EPOCH_CHANGED"
 	ReasonContended            = "CONTENDED"
 	ReasonTooManyCollectors    = "TOO_MANY_COLLECTORS"
+	ReasonExpunged             = "EXPUNGED"
+	ReasonNoOtherCollector     = "NO_OTHER_COLLECTOR"
+	ReasonNotDrained           = "NOT_DRAINED"
+	ReasonCollectorNotOpen     = "COLLECTOR_NOT_OPEN"
 )
 
 // An Error is a command that is refused by the rules.

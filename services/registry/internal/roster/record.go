@@ -17,17 +17,20 @@ const (
 	KindSession
 	KindAck
 	KindRemoved
+	KindSuspect
+	KindLeader
+	KindExpiry
 )
 
-// A Key names a record: its kind and the id of what it is about. The epoch's id
-// is empty.
+// A Key names a record: its kind and the id of what it is about. That of the
+// epoch, the leader and the expiry is empty.
 type Key struct {
 	Kind Kind
 	ID   string
 }
 
 // A Record is what stands in the store under a key: an *Epoch, *Producer,
-// *Collector, *Session, *Ack or *Removed. Records are immutable; a change makes
+// *Collector, *Session, *Ack, *Removed, *Suspect, *Leader or *Expiry. Records are immutable; a change makes
 // a new one.
 type Record interface {
 	Key() Key
@@ -52,6 +55,14 @@ type PlacementReason int32
 const (
 	PlacementLeastLoaded PlacementReason = 1
 	PlacementHint        PlacementReason = 2
+	PlacementGone        PlacementReason = 3
+	PlacementDrain       PlacementReason = 4
+	PlacementRebalance   PlacementReason = 5
+	PlacementOperator    PlacementReason = 6
+	PlacementUnreachable PlacementReason = 7
+	PlacementReturned    PlacementReason = 8
+	PlacementAdopted     PlacementReason = 9
+	PlacementThird       PlacementReason = 10
 )
 
 // A Producer is the record of one producer.
@@ -73,9 +84,71 @@ type Producer struct {
 	AssignTime   time.Time
 	AssignReason PlacementReason
 
+	// HandoffFrom goes on with the producer until Collector has collected it;
+	// empty outside of a handoff.
+	HandoffFrom assignment.CollectorID
+
+	// MovedFrom had the producer before Collector was given it, or is empty.
+	MovedFrom assignment.CollectorID
+
+	Life
+
+	// Zone may be empty. Rate is about how many samples a second it yields, as
+	// it was registered; zero when that was not told.
+	Zone string
+	Rate float64
+
 	CreateTime time.Time
 	UpdateTime time.Time
 	Extra      Extra
+}
+
+// A Life says what keeps a producer on the roll.
+type Life struct {
+	// Permanent producers go by deregistration only.
+	Permanent bool
+
+	// Lease is how long a registration lives without being renewed; ExpireAfter
+	// how long a producer that fails must not have renewed before it is struck
+	// off. Both are zero for a permanent one.
+	Lease       time.Duration
+	ExpireAfter time.Duration
+}
+
+// LifeOf is that of a producer whose registration does not tell: what was
+// registered by hand stays, what a process registers has a lease.
+func LifeOf(process bool) Life {
+	if !process {
+		return Life{Permanent: true}
+	}
+	return Life{Lease: 10 * time.Minute, ExpireAfter: time.Hour}
+}
+
+// RoleOf is the part that a collector has in the producer; unspecified for none.
+func (r *Producer) RoleOf(collector assignment.CollectorID) assignment.Role {
+	switch {
+	case collector == "":
+		return assignment.RoleUnspecified
+	case collector == r.Collector && r.HandoffFrom != "":
+		return assignment.RoleHandoffTarget
+	case collector == r.Collector:
+		return assignment.RoleOwner
+	case collector == r.HandoffFrom:
+		return assignment.RoleHandoffSource
+	default:
+		return assignment.RoleUnspecified
+	}
+}
+
+// Parts calls yield with each collector that has a part in the producer, and
+// which.
+func (r *Producer) Parts(yield func(assignment.CollectorID, assignment.Role) bool) {
+	if r.Collector != "" && !yield(r.Collector, r.RoleOf(r.Collector)) {
+		return
+	}
+	if r.HandoffFrom != "" && r.HandoffFrom != r.Collector {
+		yield(r.HandoffFrom, assignment.RoleHandoffSource)
+	}
 }
 
 // An Instance is one process of a collector.
@@ -95,8 +168,29 @@ type Collector struct {
 	Labels                []assignment.Label
 	SoftwareVersion       string
 	CreateTime            time.Time
-	Extra                 Extra
+
+	// Capacity is how many samples a second it is made for; zero when it did not
+	// tell. Zone may be empty.
+	Capacity float64
+	Zone     string
+
+	// DrainTime is when it was drained, ExpungeTime when it was expunged; zero
+	// when it was not.
+	DrainTime   time.Time
+	ExpungeTime time.Time
+
+	// GoneTimes are the last times, at most two, at which it had been without a
+	// subscription for longer than its grace.
+	GoneTimes []time.Time
+
+	Extra Extra
 }
+
+// Leaves tells whether everything shall move off the collector.
+func (r *Collector) Leaves() bool { return !r.DrainTime.IsZero() || r.Expunged() }
+
+// Expunged tells whether it shall be a collector no more.
+func (r *Collector) Expunged() bool { return !r.ExpungeTime.IsZero() }
 
 // Newest is the instance that stands; zero where the record names none.
 func (r *Collector) Newest() Instance {
@@ -142,7 +236,60 @@ type Removed struct {
 	Instances  []assignment.InstanceID
 	Collector  assignment.CollectorID
 	RemoveTime time.Time
-	Extra      Extra
+
+	// HandoffFrom is the collector that was handing it off, or empty.
+	HandoffFrom assignment.CollectorID
+	Extra       Extra
+}
+
+// A Suspect record stands while a producer with a lease fails at its collector.
+type Suspect struct {
+	ID assignment.ProducerID
+
+	// SuspectTime is when that became known, from Collector.
+	SuspectTime time.Time
+	Collector   assignment.CollectorID
+
+	// RenewTime is when the producer last renewed since; zero if it has not.
+	RenewTime time.Time
+
+	// Reason is why it fails, for people.
+	Reason string
+	Extra  Extra
+}
+
+// A Leader record stands while a registry process leads. It goes by itself when
+// that process dies.
+type Leader struct {
+	Registry  assignment.InstanceID
+	ElectTime time.Time
+	Extra     Extra
+}
+
+// An ExpiryMode says how producers that are due are struck off, numbered as in
+// the protocol.
+type ExpiryMode int32
+
+// The modes.
+const (
+	ExpiryAuto   ExpiryMode = 1
+	ExpiryHold   ExpiryMode = 2
+	ExpiryHasten ExpiryMode = 3
+)
+
+// An Expiry record is what an operator has said of those that are due.
+type Expiry struct {
+	Mode  ExpiryMode
+	Until time.Time
+	Extra Extra
+}
+
+// Stands is the mode at a time.
+func (r *Expiry) Stands(now time.Time) ExpiryMode {
+	if r == nil || !now.Before(r.Until) {
+		return ExpiryAuto
+	}
+	return r.Mode
 }
 
 // Key is where the record stands.
@@ -162,6 +309,24 @@ func (r *Ack) Key() Key { return AckKey(r.Collector) }
 
 // Key is where the record stands.
 func (r *Removed) Key() Key { return RemovedKey(r.ID) }
+
+// Key is where the record stands.
+func (r *Suspect) Key() Key { return SuspectKey(r.ID) }
+
+// Key is where the record stands.
+func (r *Leader) Key() Key { return LeaderKey() }
+
+// Key is where the record stands.
+func (r *Expiry) Key() Key { return ExpiryKey() }
+
+// SuspectKey is the key of a producer's suspect record.
+func SuspectKey(id assignment.ProducerID) Key { return Key{KindSuspect, string(id)} }
+
+// LeaderKey is the key of the leader's record.
+func LeaderKey() Key { return Key{Kind: KindLeader} }
+
+// ExpiryKey is the key of the expiry record.
+func ExpiryKey() Key { return Key{Kind: KindExpiry} }
 
 // ProducerKey is the key of a producer's record.
 func ProducerKey(id assignment.ProducerID) Key { return Key{KindProducer, string(id)} }

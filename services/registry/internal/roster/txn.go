@@ -2,7 +2,8 @@ package roster
 
 import "github.com/rollcall-metrics/rollcall/services/internal/assignment"
 
-// A Write puts or deletes one record, provided that it still is what was read.
+// A Write puts or deletes one record, or only checks it, provided that it still
+// is what was read.
 type Write struct {
 	Key Key
 
@@ -13,11 +14,16 @@ type Write struct {
 	// Record is the new one; nil deletes.
 	Record Record
 
+	// Check writes nothing: the record must only still be what was read. Then
+	// there is no Record. Any number of Txns can go together that check the same.
+	Check bool
+
 	// Leased ties the record to the life of this registry process.
 	Leased bool
 }
 
-// A Txn is a few writes that happen together or not at all.
+// A Txn is a few writes, at least one of which is no mere Check, that happen
+// together or not at all.
 type Txn []Write
 
 // An Outcome is what became of a Txn.

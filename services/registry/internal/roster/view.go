@@ -7,6 +7,8 @@
 package roster
 
 import (
+	"iter"
+
 	"github.com/google/btree"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
@@ -20,8 +22,13 @@ type View struct {
 
 	producers  *btree.BTreeG[*Entry]
 	unassigned map[assignment.ProducerID]bool
+	handoffs   map[assignment.ProducerID]bool // those with a HandoffFrom
 	collectors map[assignment.CollectorID]*CollectorEntry
 	removed    map[assignment.ProducerID]RemovedEntry
+	suspects   map[assignment.ProducerID]SuspectEntry
+	leader     LeaderEntry
+	expiry     *Expiry
+	expiryAt   assignment.Revision
 }
 
 // An Entry is a producer in the view. It is immutable.
@@ -42,8 +49,10 @@ type CollectorEntry struct {
 	Ack               *Ack
 	AckRevision       assignment.Revision
 
-	// Assigned is the number of producers that it has.
+	// Assigned is the number of producers that it has been given, Leaving of
+	// those that it goes on with until another one collects them.
 	Assigned int
+	Leaving  int
 }
 
 // Live reports whether the collector is known and has a subscription.
@@ -57,11 +66,27 @@ type RemovedEntry struct {
 	Revision assignment.Revision
 }
 
+// A SuspectEntry is a producer that fails at its collector.
+type SuspectEntry struct {
+	*Suspect
+
+	// Revision is that of the record's last write.
+	Revision assignment.Revision
+}
+
+// A LeaderEntry is who leads; its record is nil while nobody does.
+type LeaderEntry struct {
+	*Leader
+	Revision assignment.Revision
+}
+
 // NewView returns an empty view.
 func NewView() *View {
 	return &View{
 		producers:  btree.NewG(32, func(a, b *Entry) bool { return a.ID < b.ID }),
 		unassigned: map[assignment.ProducerID]bool{},
+		handoffs:   map[assignment.ProducerID]bool{},
+		suspects:   map[assignment.ProducerID]SuspectEntry{},
 		collectors: map[assignment.CollectorID]*CollectorEntry{},
 		removed:    map[assignment.ProducerID]RemovedEntry{},
 	}
@@ -137,6 +162,39 @@ func (v *View) Orphans(limit int) []*Entry {
 	return orphans
 }
 
+// Handoffs calls yield with every producer that is being handed off.
+func (v *View) Handoffs(yield func(*Entry) bool) {
+	for id := range v.handoffs {
+		if !yield(v.Producer(id)) {
+			return
+		}
+	}
+}
+
+// Handing is the number of producers that are being handed off.
+func (v *View) Handing() int { return len(v.handoffs) }
+
+// Suspect finds what is known of a producer that fails at its collector.
+func (v *View) Suspect(id assignment.ProducerID) (SuspectEntry, bool) {
+	s, ok := v.suspects[id]
+	return s, ok
+}
+
+// Suspects calls yield with every suspect.
+func (v *View) Suspects(yield func(SuspectEntry) bool) {
+	for _, s := range v.suspects {
+		if !yield(s) {
+			return
+		}
+	}
+}
+
+// Leader is who leads.
+func (v *View) Leader() LeaderEntry { return v.leader }
+
+// Expiry is what an operator has said of those that are due; nil for nothing.
+func (v *View) Expiry() *Expiry { return v.expiry }
+
 // Snapshot returns the producers as they are now, ordered by id. Reading it
 // needs no guard.
 func (v *View) Snapshot() *btree.BTreeG[*Entry] { return v.producers.Clone() }
@@ -146,9 +204,10 @@ type Change struct {
 	Collector assignment.CollectorID
 	ID        assignment.ProducerID
 
-	// Entry is what the set has under ID from now on; nil: nothing, for the
-	// reason Cause.
+	// Entry is what the set has under ID from now on, in the role Role; nil:
+	// nothing, for the reason Cause.
 	Entry *Entry
+	Role  assignment.Role
 	Cause assignment.Cause
 }
 
@@ -214,39 +273,75 @@ func (v *View) apply(key Key, record Record, revision assignment.Revision, effec
 		} else {
 			delete(v.removed, assignment.ProducerID(key.ID))
 		}
+	case KindSuspect:
+		if r, ok := record.(*Suspect); ok {
+			v.suspects[r.ID] = SuspectEntry{r, revision}
+		} else {
+			delete(v.suspects, assignment.ProducerID(key.ID))
+		}
+	case KindLeader:
+		r, _ := record.(*Leader)
+		v.leader = LeaderEntry{r, revision}
+	case KindExpiry:
+		v.expiry, _ = record.(*Expiry)
+		v.expiryAt = revision
 	}
 }
 
 func (v *View) setProducer(id assignment.ProducerID, next *Entry, cause assignment.Cause) []Change {
-	var before, after assignment.CollectorID
 	old := v.Producer(id)
-	if old != nil {
-		before = old.Collector
-	}
 	if next != nil {
-		after = next.Collector
 		v.producers.ReplaceOrInsert(next)
 	} else {
 		v.producers.Delete(&Entry{Producer: Producer{ID: id}})
 	}
+	v.index(id, next)
+	v.count(old, -1)
+	v.count(next, +1)
+	return changes(id, old, next, cause)
+}
+
+// index keeps the lists of producers that something is to be done about.
+func (v *View) index(id assignment.ProducerID, e *Entry) {
 	delete(v.unassigned, id)
-	if next != nil && after == "" {
+	delete(v.handoffs, id)
+	if e == nil {
+		return
+	}
+	if e.Collector == "" {
 		v.unassigned[id] = true
 	}
-	v.count(before, -1)
-	v.count(after, +1)
+	if e.HandoffFrom != "" {
+		v.handoffs[id] = true
+	}
+}
 
-	var changes []Change
-	if before != "" && before != after {
-		if next != nil {
-			cause = causeOfMove(after)
+// changes tells what becomes of the sets that a producer is or was in. cause is
+// that of its own end, if next is nil.
+func changes(id assignment.ProducerID, old, next *Entry, cause assignment.Cause) []Change {
+	var all []Change
+	if next != nil {
+		cause = causeOfMove(next.Collector)
+	}
+	for collector := range old.parts() {
+		if next == nil || next.RoleOf(collector) == assignment.RoleUnspecified {
+			all = append(all, Change{Collector: collector, ID: id, Cause: cause})
 		}
-		changes = append(changes, Change{Collector: before, ID: id, Cause: cause})
 	}
-	if after != "" && (before != after || old.Version != next.Version) {
-		changes = append(changes, Change{Collector: after, ID: id, Entry: next})
+	for collector, role := range next.parts() {
+		if old == nil || old.RoleOf(collector) != role || old.Version != next.Version {
+			all = append(all, Change{Collector: collector, ID: id, Entry: next, Role: role})
+		}
 	}
-	return changes
+	return all
+}
+
+// parts is Parts, of no producer none.
+func (e *Entry) parts() iter.Seq2[assignment.CollectorID, assignment.Role] {
+	if e == nil {
+		return func(func(assignment.CollectorID, assignment.Role) bool) {}
+	}
+	return e.Parts
 }
 
 // causeOfMove names a removal from one collector by who has the producer now.
@@ -257,9 +352,14 @@ func causeOfMove(after assignment.CollectorID) assignment.Cause {
 	return assignment.CauseHandedOff
 }
 
-func (v *View) count(id assignment.CollectorID, by int) {
-	if id != "" {
-		v.collectorEntry(id).Assigned += by
+func (v *View) count(e *Entry, by int) {
+	for id, role := range e.parts() {
+		c := v.collectorEntry(id)
+		if role == assignment.RoleHandoffSource {
+			c.Leaving += by
+		} else {
+			c.Assigned += by
+		}
 		v.forget(id)
 	}
 }
@@ -293,7 +393,7 @@ func (v *View) setCollectorRecord(id assignment.CollectorID, kind Kind, record R
 // forget drops an entry that says nothing any more.
 func (v *View) forget(id assignment.CollectorID) {
 	c := v.collectors[id]
-	if c.Collector == nil && c.Session == nil && c.Ack == nil && c.Assigned == 0 {
+	if c.Collector == nil && c.Session == nil && c.Ack == nil && c.Assigned == 0 && c.Leaving == 0 {
 		delete(v.collectors, id)
 	}
 }
@@ -303,31 +403,26 @@ func (v *View) forget(id assignment.CollectorID) {
 // What the later one remembers from before comes from a store that was set back, and
 // is no name: the producer has been here since.
 func Diff(from, to *View) []Change {
-	var changes []Change
+	var all []Change
 	from.producers.Ascend(func(old *Entry) bool {
 		next := to.Producer(old.ID)
-		var after assignment.CollectorID
-		if next != nil {
-			after = next.Collector
-		}
-		if old.Collector == "" || old.Collector == after {
-			return true
-		}
 		cause := assignment.CauseUnspecified
-		if next != nil && next.Revision > from.revision {
-			cause = causeOfMove(after)
-		} else if r, ok := to.Removed(old.ID); next == nil && ok && r.Revision > max(from.revision, to.epochRevision) {
+		if r, ok := to.Removed(old.ID); next == nil && ok && r.Revision > max(from.revision, to.epochRevision) {
 			cause = r.Cause
 		}
-		changes = append(changes, Change{Collector: old.Collector, ID: old.ID, Cause: cause})
+		for _, c := range changes(old.ID, old, next, cause) {
+			if c.Entry == nil && next != nil && next.Revision <= from.revision {
+				c.Cause = assignment.CauseUnspecified
+			}
+			all = append(all, c)
+		}
 		return true
 	})
 	to.producers.Ascend(func(next *Entry) bool {
-		old := from.Producer(next.ID)
-		if next.Collector != "" && (old == nil || old.Collector != next.Collector || old.Version != next.Version) {
-			changes = append(changes, Change{Collector: next.Collector, ID: next.ID, Entry: next})
+		if from.Producer(next.ID) == nil {
+			all = append(all, changes(next.ID, nil, next, 0)...)
 		}
 		return true
 	})
-	return changes
+	return all
 }

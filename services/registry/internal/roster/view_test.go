@@ -13,20 +13,48 @@ import (
 )
 
 // sets are the collectors' sets as one who knows no view would keep them.
-type sets map[assignment.CollectorID]map[assignment.ProducerID]assignment.Version
+type sets map[assignment.CollectorID]map[assignment.ProducerID]member
 
-func (s sets) put(c assignment.CollectorID, id assignment.ProducerID, v assignment.Version) {
+type member struct {
+	Version assignment.Version
+	Role    assignment.Role
+}
+
+func (s sets) put(c assignment.CollectorID, id assignment.ProducerID, m member) {
 	if s[c] == nil {
-		s[c] = map[assignment.ProducerID]assignment.Version{}
+		s[c] = map[assignment.ProducerID]member{}
 	}
-	s[c][id] = v
+	s[c][id] = m
+}
+
+// putAll puts a producer into the sets that it is in by its record.
+func (s sets) putAll(p *roster.Producer) {
+	switch {
+	case p.Collector == "":
+	case p.HandoffFrom == "":
+		s.put(p.Collector, p.ID, member{p.Version, assignment.RoleOwner})
+	default:
+		s.put(p.Collector, p.ID, member{p.Version, assignment.RoleHandoffTarget})
+		s.put(p.HandoffFrom, p.ID, member{p.Version, assignment.RoleHandoffSource})
+	}
+}
+
+// count is how many producers a collector has in a role.
+func (s sets) count(c assignment.CollectorID, source bool) int {
+	n := 0
+	for _, m := range s[c] {
+		if (m.Role == assignment.RoleHandoffSource) == source {
+			n++
+		}
+	}
+	return n
 }
 
 // take applies changes as a collector's stream does.
 func (s sets) take(changes []roster.Change) {
 	for _, c := range changes {
 		if c.Entry != nil {
-			s.put(c.Collector, c.ID, c.Entry.Version)
+			s.put(c.Collector, c.ID, member{c.Entry.Version, c.Role})
 			continue
 		}
 		delete(s[c.Collector], c.ID)
@@ -48,9 +76,7 @@ func (s sets) clone() sets {
 func setsOf(v *roster.View) sets {
 	s := sets{}
 	v.Snapshot().Ascend(func(e *roster.Entry) bool {
-		if e.Collector != "" {
-			s.put(e.Collector, e.ID, e.Version)
-		}
+		s.putAll(&e.Producer)
 		return true
 	})
 	return s
@@ -73,11 +99,21 @@ func (m model) apply(b roster.Batch) {
 func (m model) sets() sets {
 	s := sets{}
 	for _, f := range m {
-		if p, ok := f.Record.(*roster.Producer); ok && p.Collector != "" {
-			s.put(p.Collector, p.ID, p.Version)
+		if p, ok := f.Record.(*roster.Producer); ok {
+			s.putAll(p)
 		}
 	}
 	return s
+}
+
+func (m model) handoffs() int {
+	n := 0
+	for _, f := range m {
+		if p, ok := f.Record.(*roster.Producer); ok && p.HandoffFrom != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (m model) unassigned() []assignment.ProducerID {
@@ -105,10 +141,14 @@ var collectorIDs = []assignment.CollectorID{"", "c1", "c2", "c3"}
 
 func drawProducer(t *rapid.T, id assignment.ProducerID) *roster.Producer {
 	stored := []byte{byte(rapid.IntRange(1, 3).Draw(t, "content"))}
-	return &roster.Producer{
+	p := &roster.Producer{
 		ID: id, Stored: stored, Version: assignment.VersionOf(stored),
 		Collector: rapid.SampledFrom(collectorIDs).Draw(t, "collector"),
 	}
+	if from := rapid.SampledFrom(collectorIDs).Draw(t, "handoff from"); p.Collector != "" && from != p.Collector {
+		p.HandoffFrom = from
+	}
+	return p
 }
 
 // drawEvents draws what one transaction may do about one id.
@@ -205,6 +245,16 @@ func checkView(t *rapid.T, v *roster.View, m model) {
 	if v.Unassigned() != len(orphans) || len(v.Orphans(2)) > 2 {
 		t.Fatalf("%d unassigned, %d orphans, %d of at most 2", v.Unassigned(), len(orphans), len(v.Orphans(2)))
 	}
+	handoffs := 0
+	for e := range v.Handoffs {
+		handoffs++
+		if e.HandoffFrom == "" {
+			t.Fatalf("%s is in no handoff", e.ID)
+		}
+	}
+	if handoffs != m.handoffs() || v.Handing() != handoffs {
+		t.Fatalf("%d handoffs, %d told, want %d", handoffs, v.Handing(), m.handoffs())
+	}
 	producers, known := 0, 0
 	for key, f := range m {
 		switch key.Kind {
@@ -225,8 +275,8 @@ func checkView(t *rapid.T, v *roster.View, m model) {
 	for c := range v.Collectors {
 		seen++
 		id := c.Collector.ID
-		if c.Assigned != len(want[id]) {
-			t.Fatalf("%s has %d assigned, want %d", id, c.Assigned, len(want[id]))
+		if c.Assigned != want.count(id, false) || c.Leaving != want.count(id, true) {
+			t.Fatalf("%s has %d assigned and %d leaving, want %d and %d", id, c.Assigned, c.Leaving, want.count(id, false), want.count(id, true))
 		}
 		if _, live := m[roster.SessionKey(id)]; c.Live() != live {
 			t.Fatalf("%s is live: %v, want %v", id, c.Live(), live)
@@ -309,7 +359,7 @@ func TestDiffLeadsFromOneViewToAnother(t *testing.T) {
 		}
 		checkCauses(t, changes, m, named)
 		for _, c := range changes {
-			if c.Entry != nil && before.sets()[c.Collector][c.ID] == c.Entry.Version {
+			if c.Entry != nil && before.sets()[c.Collector][c.ID] == (member{c.Entry.Version, c.Role}) {
 				if _, had := before.sets()[c.Collector][c.ID]; had {
 					t.Fatalf("%s is told to %s again, and is the same", c.ID, c.Collector)
 				}

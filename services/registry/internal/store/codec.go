@@ -3,11 +3,13 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storev1 "github.com/rollcall-metrics/rollcall/gen/rollcall/store/v1"
@@ -64,6 +66,15 @@ func pack(record roster.Record) (proto.Message, roster.Extra, error) {
 	case *roster.Removed:
 		m, err := packRemoved(r)
 		return m, r.Extra, err
+	case *roster.Suspect:
+		m, err := packSuspect(r)
+		return m, r.Extra, err
+	case *roster.Leader:
+		m, err := packLeader(r)
+		return m, r.Extra, err
+	case *roster.Expiry:
+		m, err := packExpiry(r)
+		return m, r.Extra, err
 	default:
 		return nil, nil, fmt.Errorf("no encoding for %T", record)
 	}
@@ -93,6 +104,14 @@ func unpack(key roster.Key, value []byte) (roster.Record, error) {
 		return unpackAs(value, &storev1.RemovedRecord{}, func(m *storev1.RemovedRecord) (*roster.Removed, error) {
 			return unpackRemoved(assignment.ProducerID(key.ID), m)
 		})
+	case roster.KindSuspect:
+		return unpackAs(value, &storev1.SuspectRecord{}, func(m *storev1.SuspectRecord) (*roster.Suspect, error) {
+			return unpackSuspect(assignment.ProducerID(key.ID), m)
+		})
+	case roster.KindLeader:
+		return unpackAs(value, &storev1.LeaderRecord{}, unpackLeader)
+	case roster.KindExpiry:
+		return unpackAs(value, &storev1.ExpiryRecord{}, unpackExpiry)
 	default:
 		return nil, fmt.Errorf("no record has kind %d", key.Kind)
 	}
@@ -180,6 +199,37 @@ func (f *fault) time(field string, ts *timestamppb.Timestamp) time.Time {
 	}
 	f.note(field, ts.CheckValid())
 	return ts.AsTime()
+}
+
+// span leaves the zero duration out.
+func (f *fault) span(field string, d time.Duration) *durationpb.Duration {
+	if d < 0 {
+		f.note(field, errSign)
+	}
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
+func (f *fault) duration(field string, d *durationpb.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	f.note(field, d.CheckValid())
+	if d.AsDuration() < 0 {
+		f.note(field, errSign)
+	}
+	return d.AsDuration()
+}
+
+var errNumber = errors.New("not a number from 0 on")
+
+func (f *fault) rate(field string, rate float64) float64 {
+	if !(rate >= 0) || math.IsInf(rate, 1) { // NaN is not at least 0
+		f.note(field, errNumber)
+	}
+	return rate
 }
 
 // optional checks an id that may be empty.

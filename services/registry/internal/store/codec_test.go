@@ -47,10 +47,25 @@ func drawInstances(t *rapid.T) []assignment.InstanceID {
 	return ids
 }
 
+// drawLife draws what a record of this version has.
+func drawLife(t *rapid.T) roster.Life {
+	if rapid.Bool().Draw(t, "permanent") {
+		return roster.Life{Permanent: true}
+	}
+	return roster.Life{
+		Lease:       time.Duration(rapid.Int64Range(1, 1<<60).Draw(t, "lease")),
+		ExpireAfter: time.Duration(rapid.Int64Range(0, 1<<60).Draw(t, "expire")),
+	}
+}
+
+func drawRate(t *rapid.T, label string) float64 {
+	return rapid.Float64Range(0, 1e300).Draw(t, label)
+}
+
 func drawRecord(t *rapid.T) roster.Record {
 	producer, collector, instance := draws()
 	natural := rapid.Int64Range(0, 1<<62)
-	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	switch rapid.IntRange(0, 8).Draw(t, "kind") {
 	case 0:
 		return &roster.Epoch{
 			Epoch:      assignment.Epoch(rapid.StringN(1, 40, -1).Draw(t, "epoch")),
@@ -62,6 +77,9 @@ func drawRecord(t *rapid.T) roster.Record {
 			ID: assignment.ProducerID(producer.Draw(t, "id")), Stored: stored, Version: assignment.VersionOf(stored),
 			Instances: drawInstances(t), Collector: assignment.CollectorID(collector.Draw(t, "collector")),
 			AssignTime: drawTime(t, "assign"), AssignReason: roster.PlacementReason(rapid.Int32().Draw(t, "reason")),
+			HandoffFrom: assignment.CollectorID(collector.Draw(t, "handoff from")),
+			MovedFrom:   assignment.CollectorID(collector.Draw(t, "moved from")),
+			Life:        drawLife(t), Zone: rapid.String().Draw(t, "zone"), Rate: drawRate(t, "rate"),
 			CreateTime: drawTime(t, "create"), UpdateTime: drawTime(t, "update"), Extra: drawExtra(t),
 		}
 	case 2:
@@ -71,6 +89,24 @@ func drawRecord(t *rapid.T) roster.Record {
 			IntrospectionEndpoint: rapid.String().Draw(t, "endpoint"),
 			Labels:                []assignment.Label{{Name: rapid.String().Draw(t, "name"), Value: rapid.String().Draw(t, "value")}},
 			SoftwareVersion:       rapid.String().Draw(t, "version"), CreateTime: drawTime(t, "create"), Extra: drawExtra(t),
+			Capacity: drawRate(t, "capacity"), Zone: rapid.String().Draw(t, "zone"),
+			DrainTime: drawTime(t, "drain"), ExpungeTime: drawTime(t, "expunge"),
+			GoneTimes: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) time.Time { return time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "gone"), 0).UTC() }), 1, 2).Draw(t, "gone times"),
+		}
+	case 6:
+		return &roster.Suspect{
+			ID: assignment.ProducerID(producer.Draw(t, "id")), Collector: assignment.CollectorID(collector.Draw(t, "collector")),
+			SuspectTime: drawTime(t, "suspect"), RenewTime: drawTime(t, "renew"),
+			Reason: rapid.String().Draw(t, "reason"), Extra: drawExtra(t),
+		}
+	case 7:
+		return &roster.Leader{
+			Registry:  assignment.InstanceID(instance.Draw(t, "registry")),
+			ElectTime: drawTime(t, "elect"), Extra: drawExtra(t),
+		}
+	case 8:
+		return &roster.Expiry{
+			Mode: roster.ExpiryMode(rapid.Int32().Draw(t, "mode")), Until: drawTime(t, "until"), Extra: drawExtra(t),
 		}
 	case 3:
 		return &roster.Session{

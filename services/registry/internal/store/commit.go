@@ -38,9 +38,10 @@ type job struct {
 }
 
 // Commit implements registrar.Store. A Txn may have 120 writes of 1 MiB in all,
-// no two of one key; else, as with anything that cannot be encoded, nothing of
-// the call is written and the error is ErrInvalid. Txns of one call that share
-// a key are carried out in their order. A leased write while HoldLease has no
+// no two of one key and not only checks; else, as with anything that cannot be
+// encoded, nothing of the call is written and the error is ErrInvalid. Txns of
+// one call that share a key are carried out in their order, unless all of them
+// only check the same of it. A leased write while HoldLease has no
 // lease is registrar.ErrLeaseLost. With registrar.ErrFull a call of one Txn has
 // written nothing; of a larger one nothing is known.
 func (s *Store) Commit(ctx context.Context, txns []roster.Txn) ([]roster.Outcome, error) {
@@ -79,10 +80,13 @@ func (s *Store) prepare(txn roster.Txn) (job, error) {
 			return job{}, err
 		}
 		if slices.ContainsFunc(j.writes, func(other write) bool { return other.key == encoded.key }) {
-			return job{}, fmt.Errorf("%w: key %q is written twice", ErrInvalid, encoded.key)
+			return job{}, fmt.Errorf("%w: key %q comes twice", ErrInvalid, encoded.key)
 		}
 		j.writes = append(j.writes, encoded)
-		j.size += 3*len(encoded.key) + len(encoded.value) + writeOverhead
+		j.size += encoded.size()
+	}
+	if !slices.ContainsFunc(txn, func(w roster.Write) bool { return !w.Check }) {
+		return job{}, fmt.Errorf("%w: it only checks", ErrInvalid)
 	}
 	if j.size > maxBytes {
 		return job{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrInvalid, j.size, maxBytes)
@@ -95,11 +99,15 @@ func (s *Store) prepareWrite(w roster.Write) (write, error) {
 	if err != nil {
 		return write{}, err
 	}
-	encoded := write{key: key, expect: int64(w.Expect)}
-	if w.Expect < 0 {
+	encoded := write{key: key, expect: int64(w.Expect), check: w.Check}
+	switch {
+	case w.Expect < 0:
 		return write{}, fmt.Errorf("%w: key %q: expected revision %d", ErrInvalid, key, w.Expect)
-	}
-	if w.Record == nil {
+	case w.Check && (w.Record != nil || w.Leased):
+		return write{}, fmt.Errorf("%w: key %q: a check writes nothing", ErrInvalid, key)
+	case w.Check:
+		return encoded, nil
+	case w.Record == nil:
 		encoded.delete = true
 		return encoded, nil
 	}
@@ -122,20 +130,41 @@ func (s *Store) prepareWrite(w roster.Write) (write, error) {
 	return encoded, nil
 }
 
-// waves splits jobs so that no two in one wave touch the same key, and those
-// that do are in waves of their order.
+func (w write) size() int { return 3*len(w.key) + len(w.value) + writeOverhead }
+
+// A turn is the waves from first until end in which one key is used alike: by
+// the one job that writes it, or by all that check it for the same.
+type turn struct {
+	first, end int
+	check      bool
+	expect     int64
+}
+
+// next is the turn in which a write comes: this one, if both check the same, or
+// the one after it.
+func (t turn) next(w write) turn {
+	if w.check && t.check && w.expect == t.expect {
+		return t
+	}
+	return turn{first: t.end, check: w.check, expect: w.expect}
+}
+
+// waves splits jobs so that no two in one wave touch the same key, but to check
+// the same, and those that do are in waves of their order.
 func waves(jobs []job) [][]job {
 	var (
 		split [][]job
-		next  = map[string]int{} // by key: the first wave that is free of it
+		turns = map[string]turn{} // by key: the last
 	)
 	for _, j := range jobs {
 		wave := 0
 		for _, w := range j.writes {
-			wave = max(wave, next[w.key])
+			wave = max(wave, turns[w.key].next(w).first)
 		}
 		for _, w := range j.writes {
-			next[w.key] = wave + 1
+			t := turns[w.key].next(w)
+			t.end = max(t.end, wave+1)
+			turns[w.key] = t
 		}
 		if wave == len(split) {
 			split = append(split, nil)
@@ -145,41 +174,74 @@ func waves(jobs []job) [][]job {
 	return split
 }
 
-// packs joins jobs up to the limits of a transaction, in their order.
-func packs(jobs []job) [][]job {
-	var (
-		joined       [][]job
-		start        int
-		writes, size int
-	)
-	for i, j := range jobs {
-		if i > start && (writes+len(j.writes) > maxWrites || size+j.size > maxBytes) {
-			joined = append(joined, jobs[start:i])
-			start, writes, size = i, 0, 0
-		}
-		writes += len(j.writes)
-		size += j.size
-	}
-	return append(joined, jobs[start:])
+// A bundle is jobs of one wave that go in one transaction, and the writes of all
+// of them: what several check is in it once.
+type bundle struct {
+	jobs    []job
+	writes  []write
+	size    int
+	checked map[string]struct{}
 }
 
-// run carries out the jobs of one wave: those of a pack together if all of them
+// add adds a job, unless the bundle would be too large with it.
+func (p *bundle) add(j job) bool {
+	repeated := func(w write) bool {
+		_, ok := p.checked[w.key]
+		return ok && w.check
+	}
+	writes, size := len(p.writes), p.size
+	for _, w := range j.writes {
+		if !repeated(w) {
+			writes, size = writes+1, size+w.size()
+		}
+	}
+	if len(p.jobs) > 0 && (writes > maxWrites || size > maxBytes) {
+		return false
+	}
+	for _, w := range j.writes {
+		if repeated(w) {
+			continue
+		}
+		p.writes = append(p.writes, w)
+		if w.check {
+			p.checked[w.key] = struct{}{}
+		}
+	}
+	p.jobs, p.size = append(p.jobs, j), size
+	return true
+}
+
+// bundles joins jobs up to the limits of a transaction, in their order.
+func bundles(jobs []job) []*bundle {
+	var joined []*bundle
+	for _, j := range jobs {
+		if last := len(joined) - 1; last >= 0 && joined[last].add(j) {
+			continue
+		}
+		p := &bundle{checked: map[string]struct{}{}}
+		p.add(j)
+		joined = append(joined, p)
+	}
+	return joined
+}
+
+// run carries out the jobs of one wave: those of a bundle together if all of them
 // find what they expect, else one by one.
 func (s *Store) run(ctx context.Context, wave []job) error {
 	var (
 		mu    sync.Mutex
 		alone []job
 	)
-	together := func(ctx context.Context, pack []job) error {
-		committed, err := s.runPack(ctx, pack)
+	together := func(ctx context.Context, p *bundle) error {
+		committed, err := s.runBundle(ctx, p)
 		if err == nil && !committed {
 			mu.Lock()
 			defer mu.Unlock()
-			alone = append(alone, pack...)
+			alone = append(alone, p.jobs...)
 		}
 		return err
 	}
-	if err := inFlight(ctx, packs(wave), together); err != nil {
+	if err := inFlight(ctx, bundles(wave), together); err != nil {
 		return err
 	}
 	return inFlight(ctx, alone, s.runAlone)
@@ -198,21 +260,17 @@ func inFlight[T any](ctx context.Context, all []T, do func(context.Context, T) e
 	return group.Wait()
 }
 
-// runPack reports whether the jobs are committed, or, if there is only one,
+// runBundle reports whether the jobs are committed, or, if there is only one,
 // whether it has its outcome.
-func (s *Store) runPack(ctx context.Context, pack []job) (done bool, err error) {
-	if len(pack) == 1 {
-		return true, s.runAlone(ctx, pack[0])
+func (s *Store) runBundle(ctx context.Context, p *bundle) (done bool, err error) {
+	if len(p.jobs) == 1 {
+		return true, s.runAlone(ctx, p.jobs[0])
 	}
-	var writes []write
-	for _, j := range pack {
-		writes = append(writes, j.writes...)
-	}
-	r, err := s.kv.commit(ctx, writes, false)
+	r, err := s.kv.commit(ctx, p.writes, false)
 	if err != nil || !r.committed {
 		return false, err
 	}
-	for _, j := range pack {
+	for _, j := range p.jobs {
 		*j.outcome = roster.Outcome{Committed: true, Revision: assignment.Revision(r.revision)}
 	}
 	return true, nil

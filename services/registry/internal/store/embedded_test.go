@@ -277,7 +277,9 @@ func fillUp(t *testing.T, s *store.Store, name string) map[string]assignment.Rev
 		group.Go(func() {
 			for i := range 1000 {
 				r := record(fmt.Sprintf("%s%d.%d", name, writer, i), strings.Repeat("x", 900_000))
-				outcomes, err := s.Commit(t.Context(), []roster.Txn{{{Key: r.Key(), Record: r}}})
+				outcomes, err := s.Commit(t.Context(), []roster.Txn{
+					{{Key: r.Key(), Record: r}, {Key: roster.ProducerKey("nobody"), Check: true}},
+				})
 				if err != nil {
 					if !errors.Is(err, registrar.ErrFull) {
 						t.Error(err)

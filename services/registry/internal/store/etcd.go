@@ -64,12 +64,14 @@ func itemOf(kv *mvccpb.KeyValue) item {
 }
 
 func (e *etcd) commit(ctx context.Context, writes []write, read bool) (result, error) {
-	puts := make([]clientv3.Op, len(writes))
-	for i, w := range writes {
-		if w.delete {
-			puts[i] = clientv3.OpDelete(w.key)
-		} else {
-			puts[i] = clientv3.OpPut(w.key, string(w.value), clientv3.WithLease(clientv3.LeaseID(w.lease)))
+	puts := make([]clientv3.Op, 0, len(writes))
+	for _, w := range writes {
+		switch {
+		case w.check:
+		case w.delete:
+			puts = append(puts, clientv3.OpDelete(w.key))
+		default:
+			puts = append(puts, clientv3.OpPut(w.key, string(w.value), clientv3.WithLease(clientv3.LeaseID(w.lease))))
 		}
 	}
 	r, err := e.transact(ctx, writes, puts, read)
@@ -104,6 +106,9 @@ func (e *etcd) settle(ctx context.Context, writes []write, read bool, full error
 func standsAsWritten(writes []write, found []item) (revision int64, ours bool) {
 	for i, w := range writes {
 		it := found[i]
+		if w.check {
+			continue
+		}
 		if w.delete != (it.modified == 0) || !w.delete && !bytes.Equal(it.value, w.value) {
 			return 0, false
 		}
@@ -114,6 +119,13 @@ func standsAsWritten(writes []write, found []item) (revision int64, ours bool) {
 			return 0, false
 		}
 		revision = it.modified
+	}
+	// What is only checked may have changed since, but not before: then it was
+	// somebody else who wrote the same.
+	for i, w := range writes {
+		if at := found[i].modified; w.check && at != w.expect && at != 0 && at <= revision {
+			return 0, false
+		}
 	}
 	return revision, revision != 0 // deletes alone need no space
 }

@@ -174,6 +174,27 @@ func TestCommitPipelines(t *testing.T) {
 	})
 }
 
+// TestSharedChecksShareATransaction has as many transactions in one as without
+// the check that all of them have, which counts once.
+func TestSharedChecksShareATransaction(t *testing.T) {
+	memory := store.NewMemory()
+	s := openMemory(t, memory)
+	var calls atomic.Int32
+	memory.Fail(func(op string) error {
+		if op == store.OpCommit {
+			calls.Add(1)
+		}
+		return nil
+	})
+	txns := make([]roster.Txn, 2*119)
+	for i := range txns {
+		txns[i] = append(create(fmt.Sprint(i)), roster.Write{Key: roster.ProducerKey("leader"), Check: true})
+	}
+	if _, err := s.Commit(t.Context(), txns); err != nil || calls.Load() != 2 {
+		t.Errorf("%d transactions, %v", calls.Load(), err)
+	}
+}
+
 // TestCloseIsBounded closes a Store of which one call does not return.
 func TestCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

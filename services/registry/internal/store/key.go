@@ -16,7 +16,14 @@ const (
 
 const epochKey = keyPrefix + "epoch"
 
-// folder is what the keys of a kind begin with. The epoch has none.
+// single are the kinds of which there is one record, by the name of its key.
+var single = map[string]roster.Key{
+	"epoch":  {Kind: roster.KindEpoch},
+	"leader": roster.LeaderKey(),
+	"expiry": roster.ExpiryKey(),
+}
+
+// folder is what the keys of a kind begin with. A single one has none.
 func folder(kind roster.Kind) (string, bool) {
 	switch kind {
 	case roster.KindProducer:
@@ -29,6 +36,8 @@ func folder(kind roster.Kind) (string, bool) {
 		return keyPrefix + "acks/", true
 	case roster.KindRemoved:
 		return keyPrefix + "removed/", true
+	case roster.KindSuspect:
+		return keyPrefix + "suspects/", true
 	default:
 		return "", false
 	}
@@ -36,11 +45,13 @@ func folder(kind roster.Kind) (string, bool) {
 
 // formatKey is where a record stands in the store.
 func formatKey(key roster.Key) (string, error) {
-	if key == (roster.Key{Kind: roster.KindEpoch}) {
-		return epochKey, nil
-	}
 	in, ok := folder(key.Kind)
 	if !ok {
+		for name, one := range single {
+			if key == one {
+				return keyPrefix + name, nil
+			}
+		}
 		return "", fmt.Errorf("%w: no key for kind %d and id %q", ErrInvalid, key.Kind, key.ID)
 	}
 	if err := checkKeyID(key); err != nil {
@@ -52,12 +63,12 @@ func formatKey(key roster.Key) (string, error) {
 // parseKey is the inverse of formatKey. A key that only another version knows
 // is not known, which is no error: it is nobody's record here.
 func parseKey(s string) (key roster.Key, known bool, err error) {
-	if s == epochKey {
-		return roster.Key{Kind: roster.KindEpoch}, true, nil
-	}
 	rest, ok := strings.CutPrefix(s, keyPrefix)
 	if !ok {
 		return roster.Key{}, false, nil
+	}
+	if one, ok := single[rest]; ok {
+		return one, true, nil
 	}
 	// Only the first slash ends the name of the kind: a producer's id may have
 	// slashes of its own.
@@ -76,6 +87,8 @@ func parseKey(s string) (key roster.Key, known bool, err error) {
 		key = roster.AckKey(assignment.CollectorID(id))
 	case "removed":
 		key = roster.RemovedKey(assignment.ProducerID(id))
+	case "suspects":
+		key = roster.SuspectKey(assignment.ProducerID(id))
 	default:
 		return roster.Key{}, false, nil
 	}
@@ -87,7 +100,7 @@ func parseKey(s string) (key roster.Key, known bool, err error) {
 
 func checkKeyID(key roster.Key) error {
 	var err error
-	if key.Kind == roster.KindProducer || key.Kind == roster.KindRemoved {
+	if key.Kind == roster.KindProducer || key.Kind == roster.KindRemoved || key.Kind == roster.KindSuspect {
 		_, err = assignment.ParseProducerID(key.ID)
 	} else {
 		_, err = assignment.ParseCollectorID(key.ID)

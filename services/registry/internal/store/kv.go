@@ -17,9 +17,9 @@ type kv interface {
 	// of a revision; zero: as of now, linearizably.
 	page(ctx context.Context, from, to string, at int64, limit int) (page, error)
 
-	// commit carries out the writes if every one of them finds what it expects,
-	// else none of them; then, with read, it tells what it found, in order. No
-	// key comes twice.
+	// commit carries out the writes if every one of them, the checks too, finds
+	// what it expects, else none of them; then, with read, it tells what it found,
+	// in order. No key comes twice.
 	commit(ctx context.Context, writes []write, read bool) (result, error)
 
 	// watch brings the changes of all keys that begin with keyPrefix after a
@@ -54,12 +54,14 @@ type page struct {
 	more     bool
 }
 
-// A write puts or deletes one key that was last modified at expect.
+// A write puts, deletes or, to check, leaves alone one key that was last modified
+// at expect.
 type write struct {
 	key    string
 	expect int64
 	value  []byte
 	delete bool
+	check  bool
 	lease  int64
 }
 

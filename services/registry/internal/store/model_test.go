@@ -62,12 +62,90 @@ func (m *model) drawTxn(t *rapid.T) roster.Txn {
 		case 1:
 			w.Expect = assignment.Revision(rapid.Int64Range(0, int64(m.revision)).Draw(t, "revision"))
 		}
-		if rapid.IntRange(0, 2).Draw(t, "delete") == 0 {
+		switch rapid.IntRange(0, 5).Draw(t, "write") {
+		case 0, 1:
 			w.Record = nil
+		case 2:
+			w.Record, w.Check = nil, len(txn) > 0 // there is a write before it
 		}
 		txn = append(txn, w)
 	}
 	return txn
+}
+
+// TestCallIsAsIfInOrder gives a memory store many transactions in one call, and
+// the model one after the other.
+func TestCallIsAsIfInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		memory := store.NewMemory()
+		m := &model{
+			memory: memory, store: memory.Open(), revision: 1,
+			stands: map[roster.Key]roster.Found{},
+			was:    map[assignment.Revision]map[roster.Key]roster.Found{},
+		}
+		defer func() { _ = m.store.Close() }()
+		for range rapid.IntRange(0, 4).Draw(t, "before") {
+			m.commit(t)
+		}
+		txns := rapid.SliceOfN(rapid.Custom(m.drawTxn), 1, 12).Draw(t, "call")
+		outcomes, err := m.store.Commit(t.Context(), txns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The order of what has nothing to do with each other is not given, so
+		// nothing is known of the revisions.
+		m.revision += 1000
+		type happened struct {
+			Committed bool
+			Found     []roster.Record
+		}
+		var want, got []happened
+		for i, txn := range txns {
+			h, g := happened{Committed: m.holds(txn)}, happened{Committed: outcomes[i].Committed}
+			if h.Committed {
+				m.apply(txn)
+			} else {
+				for _, w := range txn {
+					h.Found = append(h.Found, m.stands[w.Key].Record)
+				}
+			}
+			for _, found := range outcomes[i].Found {
+				g.Found = append(g.Found, found.Record)
+			}
+			want, got = append(want, h), append(got, g)
+		}
+		if diff := cmp.Diff(want, got, ignoreVersion()); diff != "" {
+			t.Fatalf("outcomes of %+v (-want +got):\n%s", txns, diff)
+		}
+		m.stand(t)
+	})
+}
+
+// stand compares what stands, but for the revisions.
+func (m *model) stand(t *rapid.T) {
+	want, got := map[roster.Key]roster.Record{}, map[roster.Key]roster.Record{}
+	for key, found := range m.stands {
+		want[key] = found.Record
+	}
+	_, err := m.store.Load(t.Context(), func(found roster.Found) error {
+		got[found.Record.Key()] = found.Record
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, ignoreVersion()); diff != "" {
+		t.Fatalf("stands (-want +got):\n%s", diff)
+	}
+}
+
+func (m *model) holds(txn roster.Txn) bool {
+	for _, w := range txn {
+		if m.stands[w.Key].Revision != w.Expect {
+			return false
+		}
+	}
+	return true
 }
 
 // commit has one Txn a call, so that the model knows the order.
@@ -77,10 +155,7 @@ func (m *model) commit(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := roster.Outcome{Committed: true, Revision: m.revision}
-	for _, w := range txn {
-		want.Committed = want.Committed && m.stands[w.Key].Revision == w.Expect
-	}
+	want := roster.Outcome{Committed: m.holds(txn), Revision: m.revision}
 	if !want.Committed {
 		for _, w := range txn {
 			want.Found = append(want.Found, m.stands[w.Key])
@@ -96,6 +171,9 @@ func (m *model) commit(t *rapid.T) {
 func (m *model) apply(txn roster.Txn) (changed bool) {
 	next := maps.Clone(m.stands)
 	for _, w := range txn {
+		if w.Check {
+			continue
+		}
 		if w.Record != nil {
 			next[w.Key] = roster.Found{Record: w.Record, Revision: m.revision + 1}
 			changed = true

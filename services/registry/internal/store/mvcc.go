@@ -117,7 +117,7 @@ func (d *mvcc) apply(writes []write) bool {
 	next := response{revision: d.revision + 1}
 	for _, w := range writes {
 		old, stands := d.at(w.key, d.revision)
-		if w.delete && !stands {
+		if w.check || w.delete && !stands {
 			continue
 		}
 		if stands && old.lease != 0 {

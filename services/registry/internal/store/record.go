@@ -33,14 +33,24 @@ func packProducer(r *roster.Producer) (*storev1.ProducerRecord, error) {
 	f.filled("assignment", len(r.Stored))
 	f.collector(string(r.Collector))
 	m := &storev1.ProducerRecord{
-		Assignment:   r.Stored,
-		InstanceIds:  texts(r.Instances),
-		CollectorId:  string(r.Collector),
-		AssignTime:   f.stamp("assign_time", r.AssignTime),
-		AssignReason: int32(r.AssignReason),
-		CreateTime:   f.stamp("create_time", r.CreateTime),
-		UpdateTime:   f.stamp("update_time", r.UpdateTime),
+		Assignment:    r.Stored,
+		InstanceIds:   texts(r.Instances),
+		CollectorId:   string(r.Collector),
+		AssignTime:    f.stamp("assign_time", r.AssignTime),
+		AssignReason:  int32(r.AssignReason),
+		CreateTime:    f.stamp("create_time", r.CreateTime),
+		UpdateTime:    f.stamp("update_time", r.UpdateTime),
+		Permanent:     r.Permanent,
+		LeaseDuration: f.span("lease_duration", r.Lease),
+		ExpireAfter:   f.span("expire_after", r.ExpireAfter),
+		Zone:          r.Zone,
+		HandoffFrom:   string(r.HandoffFrom),
+		MovedFrom:     string(r.MovedFrom),
+
+		ExpectedSamplesPerSecond: f.rate("expected_samples_per_second", r.Rate),
 	}
+	f.collector(string(r.HandoffFrom))
+	f.collector(string(r.MovedFrom))
 	f.instances(m.GetInstanceIds())
 	return m, f.first()
 }
@@ -48,7 +58,7 @@ func packProducer(r *roster.Producer) (*storev1.ProducerRecord, error) {
 func unpackProducer(id assignment.ProducerID, m *storev1.ProducerRecord) (*roster.Producer, error) {
 	var f fault
 	f.filled("assignment", len(m.GetAssignment()))
-	return &roster.Producer{
+	r := &roster.Producer{
 		ID:           id,
 		Stored:       m.GetAssignment(),
 		Version:      assignment.VersionOf(m.GetAssignment()),
@@ -58,8 +68,21 @@ func unpackProducer(id assignment.ProducerID, m *storev1.ProducerRecord) (*roste
 		AssignReason: roster.PlacementReason(m.GetAssignReason()),
 		CreateTime:   f.time("create_time", m.GetCreateTime()),
 		UpdateTime:   f.time("update_time", m.GetUpdateTime()),
-		Extra:        extraOf(m),
-	}, f.first()
+		HandoffFrom:  f.collector(m.GetHandoffFrom()),
+		MovedFrom:    f.collector(m.GetMovedFrom()),
+		Life: roster.Life{
+			Permanent:   m.GetPermanent(),
+			Lease:       f.duration("lease_duration", m.GetLeaseDuration()),
+			ExpireAfter: f.duration("expire_after", m.GetExpireAfter()),
+		},
+		Zone:  m.GetZone(),
+		Rate:  f.rate("expected_samples_per_second", m.GetExpectedSamplesPerSecond()),
+		Extra: extraOf(m),
+	}
+	if r.Life == (roster.Life{}) {
+		r.Life = roster.LifeOf(len(r.Instances) > 0) // of a version that knew no leases
+	}
+	return r, f.first()
 }
 
 func packCollector(r *roster.Collector) (*storev1.CollectorRecord, error) {
@@ -68,6 +91,14 @@ func packCollector(r *roster.Collector) (*storev1.CollectorRecord, error) {
 		IntrospectionEndpoint: r.IntrospectionEndpoint,
 		SoftwareVersion:       r.SoftwareVersion,
 		CreateTime:            f.stamp("create_time", r.CreateTime),
+		Zone:                  r.Zone,
+		DrainTime:             f.stamp("drain_time", r.DrainTime),
+		ExpungeTime:           f.stamp("expunge_time", r.ExpungeTime),
+
+		CapacitySamplesPerSecond: f.rate("capacity_samples_per_second", r.Capacity),
+	}
+	for _, at := range r.GoneTimes {
+		m.GoneTimes = append(m.GoneTimes, f.stamp("gone_times", at))
 	}
 	for _, instance := range r.Instances {
 		f.instance("instances.instance_id", string(instance.ID))
@@ -89,7 +120,14 @@ func unpackCollector(id assignment.CollectorID, m *storev1.CollectorRecord) (*ro
 		IntrospectionEndpoint: m.GetIntrospectionEndpoint(),
 		SoftwareVersion:       m.GetSoftwareVersion(),
 		CreateTime:            f.time("create_time", m.GetCreateTime()),
+		Capacity:              f.rate("capacity_samples_per_second", m.GetCapacitySamplesPerSecond()),
+		Zone:                  m.GetZone(),
+		DrainTime:             f.time("drain_time", m.GetDrainTime()),
+		ExpungeTime:           f.time("expunge_time", m.GetExpungeTime()),
 		Extra:                 extraOf(m),
+	}
+	for _, at := range m.GetGoneTimes() {
+		r.GoneTimes = append(r.GoneTimes, f.time("gone_times", at))
 	}
 	for _, instance := range m.GetInstances() {
 		f.natural("instances.generation", instance.GetGeneration())
@@ -190,7 +228,9 @@ func packRemoved(r *roster.Removed) (*storev1.RemovedRecord, error) {
 		InstanceIds: texts(r.Instances),
 		CollectorId: string(r.Collector),
 		RemoveTime:  f.stamp("remove_time", r.RemoveTime),
+		HandoffFrom: string(r.HandoffFrom),
 	}
+	f.collector(string(r.HandoffFrom))
 	f.instances(m.GetInstanceIds())
 	return m, f.first()
 }
@@ -198,12 +238,70 @@ func packRemoved(r *roster.Removed) (*storev1.RemovedRecord, error) {
 func unpackRemoved(id assignment.ProducerID, m *storev1.RemovedRecord) (*roster.Removed, error) {
 	var f fault
 	return &roster.Removed{
-		ID:         id,
-		Cause:      assignment.Cause(m.GetCause()),
-		Instances:  f.instances(m.GetInstanceIds()),
-		Collector:  f.collector(m.GetCollectorId()),
-		RemoveTime: f.time("remove_time", m.GetRemoveTime()),
-		Extra:      extraOf(m),
+		ID:          id,
+		Cause:       assignment.Cause(m.GetCause()),
+		Instances:   f.instances(m.GetInstanceIds()),
+		Collector:   f.collector(m.GetCollectorId()),
+		RemoveTime:  f.time("remove_time", m.GetRemoveTime()),
+		HandoffFrom: f.collector(m.GetHandoffFrom()),
+		Extra:       extraOf(m),
+	}, f.first()
+}
+
+func packSuspect(r *roster.Suspect) (*storev1.SuspectRecord, error) {
+	var f fault
+	f.collector(string(r.Collector))
+	return &storev1.SuspectRecord{
+		SuspectTime: f.stamp("suspect_time", r.SuspectTime),
+		CollectorId: string(r.Collector),
+		RenewTime:   f.stamp("renew_time", r.RenewTime),
+		Reason:      r.Reason,
+	}, f.first()
+}
+
+func unpackSuspect(id assignment.ProducerID, m *storev1.SuspectRecord) (*roster.Suspect, error) {
+	var f fault
+	return &roster.Suspect{
+		ID:          id,
+		SuspectTime: f.time("suspect_time", m.GetSuspectTime()),
+		Collector:   f.collector(m.GetCollectorId()),
+		RenewTime:   f.time("renew_time", m.GetRenewTime()),
+		Reason:      m.GetReason(),
+		Extra:       extraOf(m),
+	}, f.first()
+}
+
+func packLeader(r *roster.Leader) (*storev1.LeaderRecord, error) {
+	var f fault
+	f.filled("registry_instance_id", len(r.Registry))
+	f.instance("registry_instance_id", string(r.Registry))
+	return &storev1.LeaderRecord{
+		RegistryInstanceId: string(r.Registry),
+		ElectTime:          f.stamp("elect_time", r.ElectTime),
+	}, f.first()
+}
+
+func unpackLeader(m *storev1.LeaderRecord) (*roster.Leader, error) {
+	var f fault
+	f.filled("registry_instance_id", len(m.GetRegistryInstanceId()))
+	return &roster.Leader{
+		Registry:  f.instance("registry_instance_id", m.GetRegistryInstanceId()),
+		ElectTime: f.time("elect_time", m.GetElectTime()),
+		Extra:     extraOf(m),
+	}, f.first()
+}
+
+func packExpiry(r *roster.Expiry) (*storev1.ExpiryRecord, error) {
+	var f fault
+	return &storev1.ExpiryRecord{Mode: int32(r.Mode), Until: f.stamp("until", r.Until)}, f.first()
+}
+
+func unpackExpiry(m *storev1.ExpiryRecord) (*roster.Expiry, error) {
+	var f fault
+	return &roster.Expiry{
+		Mode:  roster.ExpiryMode(m.GetMode()),
+		Until: f.time("until", m.GetUntil()),
+		Extra: extraOf(m),
 	}, f.first()
 }
 

@@ -32,6 +32,7 @@ func producer(id, text string) *roster.Producer {
 		ID:      assignment.ProducerID(id),
 		Stored:  stored,
 		Version: assignment.VersionOf(stored),
+		Life:    roster.Life{Permanent: true},
 	}
 }
 

@@ -283,6 +283,7 @@ func limits(t *testing.T, server Server) {
 	}
 	const nearly = 1<<20 - 1<<10
 	txns := []roster.Txn{
+		append(wide(119, "checked"), check("nobody", 0)), append(wide(1, "too"), check("nobody", 0)),
 		wide(120, "wide"), wide(119, "less"), wide(1, "one"), wide(2, "two"), wide(120, "again"),
 		heavy(nearly, "heavy"), heavy(nearly/2, "half"), heavy(nearly/2, "otherhalf"), heavy(nearly, "heaviest"),
 	}
@@ -296,10 +297,12 @@ func limits(t *testing.T, server Server) {
 		}
 	}
 	all, _ := load(t, p)
-	if want := 120 + 119 + 1 + 2 + 120 + 4; len(all) != want {
+	if want := 119 + 1 + 120 + 119 + 1 + 2 + 120 + 4; len(all) != want {
 		t.Errorf("%d records stand, want %d", len(all), want)
 	}
-	for name, txn := range map[string]roster.Txn{"wide": wide(121, "x"), "heavy": heavy(1<<20, "x"), "empty": {}} {
+	for name, txn := range map[string]roster.Txn{
+		"wide": wide(121, "x"), "with a check": append(wide(120, "x"), check("nobody", 0)), "heavy": heavy(1<<20, "x"), "empty": {},
+	} {
 		if _, err := p.Commit(limited(t), []roster.Txn{{put(producer("beside", "1"), 0)}, txn}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -315,6 +318,12 @@ func invalidWritesNothing(t *testing.T, server Server) {
 	good := put(producer("a", "1"), 0)
 	for name, txn := range map[string]roster.Txn{
 		"key twice":          {put(producer("b", "1"), 0), remove("b", 0)},
+		"checked too":        {put(producer("b", "1"), 0), check("b", 0)},
+		"checked twice":      {good, check("b", 0), check("b", 0)},
+		"only checks":        {check("b", 0), check("c", 0)},
+		"check with record":  {good, {Key: roster.ProducerKey("b"), Record: producer("b", "1"), Check: true}},
+		"check with a lease": {good, {Key: roster.ProducerKey("b"), Check: true, Leased: true}},
+		"negative check":     {good, check("b", -1)},
 		"other key":          {{Key: roster.ProducerKey("b"), Record: producer("c", "1")}},
 		"other kind":         {{Key: roster.RemovedKey("b"), Record: producer("b", "1")}},
 		"no kind":            {{Key: roster.Key{ID: "b"}}},

@@ -1,0 +1,186 @@
+package leader
+
+import (
+	"context"
+	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/lease"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+)
+
+// maxNewSuspects is how many producers become suspects in one round. A collector
+// whose network broke says that all of its producers fail.
+const maxNewSuspects = 10_000
+
+// hear takes what the collectors said of those that fail.
+func (t *term) hear(ctx context.Context, heard map[assignment.CollectorID]testimonies) {
+	now := time.Now()
+	healthy := t.pulse(ctx)
+	if loss := t.clock.Tick(lease.Instant{Mono: now.Sub(t.began), Wall: now}, healthy); loss != "" {
+		t.Metrics.Lost.WithLabelValues(string(loss)).Inc()
+		t.Logger.WarnContext(ctx, "the time since the last round counts against nobody", "because", loss)
+	}
+	var txns, strikes []roster.Txn
+	var verdict lease.Verdict
+	var unreachable []*roster.Entry
+	suspects := 0
+	if t.Registrar.Look(func(v *roster.View) {
+		round := lease.Round{Credited: t.clock.Credited(), Fleet: v.Producers(), Control: mode(v.Expiry(), now)}
+		for s := range v.Suspects {
+			suspects++
+			e := v.Producer(s.ID)
+			if e == nil || e.Permanent {
+				txns = append(txns, s.Acquit())
+				continue
+			}
+			round.Suspects = append(round.Suspects, suspectOf(s, e, heard, now))
+		}
+		verdict = t.judge.Tick(&round)
+		for _, id := range verdict.Recovered {
+			if s, ok := v.Suspect(id); ok {
+				txns = append(txns, s.Acquit())
+			}
+		}
+		for _, id := range verdict.Strike {
+			if s, ok := v.Suspect(id); ok {
+				strikes = append(strikes, v.StrikeOff(s, now))
+			}
+		}
+		for _, id := range verdict.Unreachable {
+			unreachable = append(unreachable, v.Producer(id))
+		}
+		txns = append(txns, suspected(v, heard, now)...)
+	}) != nil {
+		return
+	}
+	t.Metrics.Suspects.Set(float64(suspects))
+	t.report(ctx, &verdict)
+	t.write(ctx, "suspects", txns)
+	t.strike(ctx, strikes)
+	t.moveUnreachable(ctx, unreachable, now)
+}
+
+// mode is the judge's word for an operator's.
+func mode(e *roster.Expiry, now time.Time) lease.Mode {
+	switch e.Stands(now) {
+	case roster.ExpiryHold:
+		return lease.Hold
+	case roster.ExpiryHasten:
+		return lease.Hasten
+	default:
+		return lease.Auto
+	}
+}
+
+// suspectOf is a suspect as the judge sees it.
+func suspectOf(s roster.SuspectEntry, e *roster.Entry, heard map[assignment.CollectorID]testimonies, now time.Time) lease.Suspect {
+	all, failing, _ := witnesses(e, heard)
+	return lease.Suspect{
+		ID:          s.ID,
+		Revision:    s.Revision,
+		Renewed:     !s.RenewTime.IsZero() && now.Sub(s.RenewTime) <= e.Lease,
+		Lease:       e.Lease,
+		ExpireAfter: e.ExpireAfter,
+		Heard:       all || !failing,
+		Failing:     failing,
+	}
+}
+
+// witnesses tells whether every collector with a part in a producer was heard,
+// and whether none of those that were heard says that it answers, and why it
+// fails.
+func witnesses(e *roster.Entry, heard map[assignment.CollectorID]testimonies) (all, failing bool, reason string) {
+	all, failing = e.Collector != "", true
+	for id := range e.Parts {
+		told, ok := heard[id]
+		if !ok {
+			all = false
+			continue
+		}
+		said := told[e.ID]
+		failing = failing && said.Failing
+		reason = said.Reason
+	}
+	return all, failing, reason
+}
+
+// suspected are the writes of new suspicions.
+func suspected(v *roster.View, heard map[assignment.CollectorID]testimonies, now time.Time) []roster.Txn {
+	var txns []roster.Txn
+	for collector, told := range heard {
+		for id, said := range told {
+			e := v.Producer(id)
+			if len(txns) == maxNewSuspects {
+				return txns
+			}
+			if e == nil || e.Collector != collector || !said.Failing {
+				continue
+			}
+			if all, failing, reason := witnesses(e, heard); all && failing {
+				if txn := v.Suspected(e, collector, reason, now); len(txn) > 0 {
+					txns = append(txns, txn)
+				}
+			}
+		}
+	}
+	return txns
+}
+
+// pulse tells whether the store takes writes, by writing the leader's record
+// anew. While nobody is suspected nothing depends on it.
+func (t *term) pulse(ctx context.Context) bool {
+	var txn roster.Txn
+	if t.Registrar.Look(func(v *roster.View) {
+		for range v.Suspects {
+			txn = v.Leader().Again()
+			break
+		}
+	}) != nil {
+		return false
+	}
+	if len(txn) == 0 {
+		return true
+	}
+	did, err := t.Registrar.Write(ctx, []roster.Txn{txn})
+	return err == nil && did == 1 && t.stands()
+}
+
+// report tells people how many are due.
+func (t *term) report(ctx context.Context, v *lease.Verdict) {
+	t.Metrics.Due.Set(float64(v.Due))
+	t.Metrics.Held.Set(flag(v.Held))
+	if v.Held {
+		t.Logger.ErrorContext(ctx, "many producers seem to be dead at once: their expiry is held, and then paced",
+			"mass", v.Mass, "of", v.Of, "due", v.Due, "held_for", v.HeldFor, "paced", v.Paced)
+	}
+}
+
+// strike takes those off that neither renew nor answer.
+func (t *term) strike(ctx context.Context, txns []roster.Txn) {
+	kept := txns[:0]
+	for _, txn := range txns {
+		if len(txn) > 0 {
+			kept = append(kept, txn)
+		}
+	}
+	if did := t.write(ctx, "the end of producers", kept); len(kept) > 0 {
+		t.Metrics.Struck.Add(float64(did))
+		t.Logger.WarnContext(ctx, "struck off producers that neither renewed nor answered", "producers", did, "renewed_meanwhile", len(kept)-did)
+	}
+}
+
+// moveUnreachable gives producers that renew, and that their collector does not
+// reach, to another one.
+func (t *term) moveUnreachable(ctx context.Context, all []*roster.Entry, now time.Time) {
+	var txns []roster.Txn
+	for _, e := range all {
+		if to := t.Registrar.Elsewhere(e, t.avoids(now)); to != "" && e.HandoffFrom == "" {
+			txns = append(txns, roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementUnreachable}, false, now))
+		}
+	}
+	if did := t.write(ctx, "moves of those that are not reached", txns); did > 0 {
+		t.Metrics.Moves.WithLabelValues("unreachable").Add(float64(did))
+		t.Logger.InfoContext(ctx, "moving producers that renew and that their collector does not reach", "producers", did)
+	}
+}

@@ -1,0 +1,156 @@
+// Package witness asks collectors how their producers answer.
+//
+// Its invariant: an answer counts only when it is whole, and comes from the very
+// process that was asked: an address may have another tenant by now.
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Dial connects to an address.
+type Dial func(ctx context.Context, address string) (net.Conn, error)
+
+const (
+	pageSize = 10_000
+
+	// maxPages bounds an answer to ten million producers.
+	maxPages = 1000
+
+	// maxIdle is how long a connection is kept that nobody uses.
+	maxIdle = 5 * time.Minute
+)
+
+// An Asker keeps a connection to each collector that it asks. It is safe for
+// concurrent use.
+type Asker struct {
+	dial Dial
+
+	mu    sync.Mutex // guards conns
+	conns map[string]*conn
+}
+
+type conn struct {
+	*grpc.ClientConn
+	used time.Time
+}
+
+var _ leader.Asker = (*Asker)(nil)
+
+// New makes an Asker. dial is nil for the network.
+func New(dial Dial) *Asker { return &Asker{dial: dial, conns: map[string]*conn{}} }
+
+// Close closes all connections.
+func (a *Asker) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var err error
+	for address, c := range a.conns {
+		err = errors.Join(err, c.Close())
+		delete(a.conns, address)
+	}
+	return err
+}
+
+// Ask implements leader.Asker.
+func (a *Asker) Ask(ctx context.Context, q leader.Question, tell func(leader.Testimony)) error {
+	if q.Address == "" {
+		return errors.New("it has not told where it answers")
+	}
+	conn, err := a.connect(q.Address)
+	if err != nil {
+		return err
+	}
+	client := collectorv1.NewCollectionServiceClient(conn)
+	req := &collectorv1.WitnessRequest{Failing: q.Failing, PageSize: pageSize}
+	for _, id := range q.Producers {
+		req.ProducerIds = append(req.ProducerIds, string(id))
+	}
+	for range maxPages {
+		resp, err := client.Witness(ctx, req)
+		if err != nil {
+			return fmt.Errorf("ask collector %q at %s: %w", q.Collector, q.Address, err)
+		}
+		if resp.GetCollectorId() != string(q.Collector) || resp.GetInstanceId() != string(q.Instance) {
+			return fmt.Errorf("ask collector %q at %s: %.128q answers, instance %.128q instead of %q",
+				q.Collector, q.Address, resp.GetCollectorId(), resp.GetInstanceId(), q.Instance)
+		}
+		for _, m := range resp.GetTestimonies() {
+			t, err := decode(m)
+			if err != nil {
+				return fmt.Errorf("ask collector %q at %s: %w", q.Collector, q.Address, err)
+			}
+			tell(t)
+		}
+		if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("ask collector %q at %s: more than %d pages", q.Collector, q.Address, maxPages)
+}
+
+// maxRate bounds what a producer is believed to yield, in samples per second.
+const maxRate = 1e9
+
+func decode(m *collectorv1.Testimony) (leader.Testimony, error) {
+	id, err := assignment.ParseProducerID(m.GetProducerId())
+	if err != nil {
+		return leader.Testimony{}, fmt.Errorf("producer_id: %w", err)
+	}
+	rate := m.GetSamplesPerSecond()
+	if !(rate >= 0 && rate <= maxRate) { // NaN is neither
+		return leader.Testimony{}, fmt.Errorf("producer %q yields %v samples per second", id, rate)
+	}
+	return leader.Testimony{
+		ID:        id,
+		Failing:   m.GetFailingSince() != nil,
+		Reason:    m.GetFailureReason().String(),
+		Rate:      rate,
+		Collected: m.GetCollected(),
+	}, nil
+}
+
+// connect returns the connection to an address, and closes those that nobody has
+// used for a while.
+func (a *Asker) connect(address string) (*grpc.ClientConn, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for other, c := range a.conns {
+		if other != address && now.Sub(c.used) > maxIdle {
+			_ = c.Close() // its error is that it was closed
+			delete(a.conns, other)
+		}
+	}
+	if c := a.conns[address]; c != nil {
+		c.used = now
+		return c.ClientConn, nil
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	}
+	if a.dial != nil {
+		options = append(options, grpc.WithContextDialer(a.dial))
+	}
+	fresh, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	a.conns[address] = &conn{fresh, now}
+	return fresh, nil
+}
