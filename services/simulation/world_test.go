@@ -167,7 +167,9 @@ func (w *world) collectorOf(c collector.Config) *host {
 	c.Metrics = prometheus.NewRegistry()
 	c.DialRegistry = w.network.dialer(c.ID)
 	c.DialProducer = w.network.dialerTCP(c.ID)
-	c.Sink = discard{}
+	if c.Sink == nil {
+		c.Sink = discard{}
+	}
 	k, err := collector.New(w.ctx, c)
 	if err != nil {
 		w.fatalf("collector: %v", err)

@@ -33,6 +33,7 @@ const (
 	DefaultExpiry = time.Hour
 	MaxRate       = 10_000_000 // samples per second, of a producer
 	MaxCapacity   = 1e12       // samples per second, of a collector
+	MaxZoneBytes  = maxTextBytes
 )
 
 // A Registration is a producer that asks to be collected.
@@ -127,8 +128,8 @@ func decodeLife(m *registryv1.Producer, field string, r *Registration, v *Violat
 
 func decodeZone(s, field string, v *Violations) string {
 	switch {
-	case len(s) > maxTextBytes:
-		v.add(field, "%d bytes, at most %d are allowed", len(s), maxTextBytes)
+	case len(s) > MaxZoneBytes:
+		v.add(field, "%d bytes, at most %d are allowed", len(s), MaxZoneBytes)
 	case !utf8.ValidString(s):
 		v.add(field, "is not valid UTF-8")
 	default:
