@@ -173,8 +173,12 @@ func TestRolesTouchNoCollection(t *testing.T) {
 		began := time.Now()
 		s.Apply(upserts(with(a, owner)))
 		time.Sleep(time.Until(time.UnixMilli(schedule.GridOf("a", time.Minute).Next(time.Now().Add(time.Minute).UnixMilli()))))
-		for _, role := range []func(*assignment.Assignment){source, owner, target, owner, target, source, owner} {
+		for _, role := range []func(*assignment.Assignment){source, owner, target, owner, source, owner, target} {
 			time.Sleep(2 * time.Second) // while it runs
+			s.Apply(upserts(with(a, role)))
+		}
+		time.Sleep(20 * time.Second)
+		for _, role := range []func(*assignment.Assignment){source, target} { // while it does not
 			s.Apply(upserts(with(a, role)))
 		}
 		time.Sleep(10 * time.Minute)
