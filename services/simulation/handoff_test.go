@@ -250,8 +250,8 @@ func TestLeaseEnds(t *testing.T) {
 				t.Errorf("up is %v %v after its death, want %v", v, time.UnixMilli(ms).Sub(died), want)
 			}
 		}
-		w.pass(100 * time.Hour)
-		w.collects("c-1", permanent)
+		w.pass(3 * time.Hour)
+		w.collects("c-1", all[1:]...)
 		stamps = up.stamps(permanent)
 		if v := up.at(permanent, stamps[len(stamps)-1]); v[0] != 0 || math.IsNaN(v[0]) {
 			t.Errorf("the permanent one is told as %v", v)

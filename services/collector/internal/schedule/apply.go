@@ -161,11 +161,16 @@ func (s *Schedule) commitInsert(st *step) {
 	e.collection, e.work, e.first = st.opened, a, true
 	e.joining = a.Role == assignment.RoleHandoffTarget
 	s.cast(e, a.Role)
-	s.due.push(e, GridOf(e.id, a.Interval).Next(s.clock().Milliseconds()))
+	next := GridOf(e.id, a.Interval).Next(s.clock().Milliseconds())
+	s.due.push(e, next)
 	if end, ok := s.ending[e.id]; ok {
 		e.state = blocked
 		end.successor = e
 		s.ending[e.id] = end
+		return
+	}
+	if e.joining && next-s.clock().Milliseconds() <= probeAhead.Milliseconds() {
+		e.state, e.first = idle, false
 		return
 	}
 	s.await(&s.firsts, e, 0, s.elapsed())
@@ -223,8 +228,12 @@ func (s *Schedule) commitRemove(st *step) {
 	end.open++
 	s.ending[e.id] = end
 	switch e.state {
-	case running:
-		e.cancel() // it is ended by the goroutine that has it
+	case running: // it is ended by the goroutine that has it
+		if st.stale || e.joining {
+			e.cancel()
+		}
+		// Handed off, it is let finish: the new collector may have come too late
+		// for the instant that it stands for.
 		return
 	case waiting:
 		s.leave(e)
