@@ -57,8 +57,8 @@ func failing(n int64) func(context.Context, *pull, time.Time) schedule.Result {
 }
 
 // TestProbeStandsForAnInstant: what a joining producer yields is kept when its
-// collection begins within 5 s after an instant of its grid, under that instant;
-// from the first success on it is collected as any other.
+// collection begins within 5 s after an instant of its grid, under that instant,
+// and the first one waits for an instant that is near; from the first success on it is collected as any other.
 func TestProbeStandsForAnInstant(t *testing.T) {
 	for name, tc := range map[string]struct {
 		interval, after time.Duration
@@ -70,9 +70,11 @@ func TestProbeStandsForAnInstant(t *testing.T) {
 		"5 s after it":      {time.Minute, 5 * time.Second, 0, []string{"probe 5s:0s", "1m0s:1m0s"}},
 		"5.001 s after it":  {time.Minute, 5001 * time.Millisecond, 0, []string{"probe 5.001s:nothing", "1m0s:1m0s"}},
 		"5.1 s after it":    {time.Minute, 5100 * time.Millisecond, 0, []string{"probe 5.1s:nothing", "1m0s:1m0s"}},
-		"59.9 s after it":   {time.Minute, 59900 * time.Millisecond, 0, []string{"probe 59.9s:nothing", "1m0s:1m0s"}},
-		"a short interval":  {2 * time.Second, 1900 * time.Millisecond, 0, []string{"probe 1.9s:0s", "2s:2s"}},
-		"an interval of 5s": {5 * time.Second, 4999 * time.Millisecond, 0, []string{"probe 4.999s:0s", "5s:5s"}},
+		"58.9 s after it":   {time.Minute, 58900 * time.Millisecond, 0, []string{"probe 58.9s:nothing", "1m0s:1m0s"}},
+		"just before one":   {time.Minute, 59 * time.Second, 0, []string{"probe 1m0s:1m0s", "2m0s:2m0s"}},
+		"a short interval":  {2 * time.Second, 900 * time.Millisecond, 0, []string{"probe 900ms:0s", "2s:2s"}},
+		"a second":          {time.Second, 300 * time.Millisecond, 0, []string{"probe 1s:1s", "2s:2s"}},
+		"an interval of 5s": {5 * time.Second, 3999 * time.Millisecond, 0, []string{"probe 3.999s:0s", "5s:5s"}},
 		"it fails once":     {time.Minute, time.Second, 1, []string{"probe 1s:0s", "probe 6s:nothing", "1m0s:1m0s"}},
 		"it fails at once and is kept": {
 			time.Minute, 0, 1, []string{"probe 0s:0s", "probe 5s:0s", "1m0s:1m0s"},
@@ -86,7 +88,7 @@ func TestProbeStandsForAnInstant(t *testing.T) {
 			[]string{"probe 13s:nothing", "probe 18s:nothing", "probe 20s:20s", "probe 25s:20s", "40s:40s"},
 		},
 		"an interval under 5 s has no retries": {
-			2 * time.Second, time.Second, 2, []string{"probe 1s:0s", "probe 2s:2s", "probe 4s:4s", "6s:6s"},
+			2 * time.Second, 900 * time.Millisecond, 2, []string{"probe 900ms:0s", "probe 2s:2s", "probe 4s:4s", "6s:6s"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
