@@ -62,6 +62,7 @@ var house = []room{
 	{"services/registry/internal/registrar", engine, []string{"services/registry/internal/feed"}},
 	{"services/registry/internal/store", adapter, []string{storeV1}},
 	{"services/registry/internal/store/storetest", support, []string{"services/registry/internal/store"}},
+	{"services/registry/internal/store/etcdtest", support, nil},
 	{"services/registry/internal/api", adapter, []string{registryV1}},
 
 	{"services/collector", assembly, []string{"services/producer"}},

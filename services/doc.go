@@ -20,6 +20,7 @@
 //	      registrar/         engine    commands to the store, and the store's changes to the view
 //	      store/             adapter   the roster on disk: revisions, compare-and-set, watch
 //	        storetest/       support   the exam that every body of the store passes
+//	        etcdtest/        support   clusters of etcd members that can be killed
 //	      api/               adapter   the gRPC handlers; the one function from error to status
 //	  collector/             assembly  a collector, put together: Config, New, Run
 //	    internal/
