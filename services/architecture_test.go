@@ -93,6 +93,7 @@ var house = []room{
 	{"deploy/alerts", bench, nil},
 	{"deploy/local", command, nil},
 	{"deploy/bench", bench, nil},
+	{"deploy/soak", bench, nil},
 }
 
 // doors are the packages, and those below them, that a core must not import;

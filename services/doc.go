@@ -48,6 +48,7 @@
 //	  omicron/               main      the failure that it all is about, on real processes
 //	  local/                 main      one registry and two collectors on this machine
 //	  bench/                 bench     measurements
+//	  soak/                  bench     registries over etcd, of which one after another is killed
 //
 // # Arrows
 //
