@@ -152,6 +152,15 @@ func (c *Cluster) Kill(i int) {
 	m.etcd = nil
 }
 
+// Cut breaks the connections of all clients to a member, which lives on: what they
+// have asked for may be done, and the answers are lost.
+func (c *Cluster) Cut(i int) {
+	c.members[i].door.shut()
+	if c.members[i].etcd != nil {
+		c.members[i].door.open()
+	}
+}
+
 // Start starts a member that is dead, on the files that it left, and returns when
 // it is ready.
 func (c *Cluster) Start(t testing.TB, i int) {
