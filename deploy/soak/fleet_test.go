@@ -54,13 +54,13 @@ func (f *fleet) of(id string) []time.Time {
 
 // await waits until each of ids was pulled a number of times.
 func (f *fleet) await(ctx context.Context, ids []string, times int) error {
-	return until(ctx, fmt.Sprintf("every producer is pulled %d times", times), func() bool {
+	return until(ctx, func(context.Context) error {
 		for _, id := range ids {
-			if len(f.of(id)) < times {
-				return false
+			if n := len(f.of(id)); n < times {
+				return fmt.Errorf("%s was pulled %d times", id, n)
 			}
 		}
-		return true
+		return nil
 	})
 }
 
@@ -85,17 +85,21 @@ func (f *fleet) check(ids []string, from, to time.Time) (longest time.Duration, 
 	return longest, who, often
 }
 
-// until waits until something is so. It asks ten times a second.
-func until(ctx context.Context, what string, so func() bool) error {
+// until waits until nothing is wrong any more. It asks ten times a second.
+func until(ctx context.Context, wrong func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for !so() {
+	last := wrong(ctx)
+	for last != nil {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not in time: %s", what)
+			return fmt.Errorf("it stays so: %w", last)
 		case <-tick.C:
+		}
+		if err := wrong(ctx); err == nil || ctx.Err() == nil {
+			last = err
 		}
 	}
 	return nil

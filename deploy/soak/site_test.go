@@ -169,24 +169,26 @@ func (s *site) ended() error {
 	return nil
 }
 
-// held is how many producers are held by anybody; -1 while a collector does not
-// follow a registry.
-func (s *site) held(ctx context.Context) int {
-	n := 0
+// settled tells why not all collectors follow a registry and hold nobody.
+func (s *site) settled(ctx context.Context) error {
 	for _, c := range s.collectors {
 		m, err := child.Scrape(ctx, "http://"+c.HTTP+"/metrics")
-		if err != nil || m["rollcall_collector_subscribed"] != 1 {
-			return -1
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", c.Name, err)
+		case m["rollcall_collector_subscribed"] != 1:
+			return fmt.Errorf("%s follows nobody", c.Name)
+		case m["rollcall_collector_held_producers"] != 0:
+			return fmt.Errorf("%s holds %v producers", c.Name, m["rollcall_collector_held_producers"])
 		}
-		n += int(m["rollcall_collector_held_producers"])
 	}
-	return n
+	return nil
 }
 
 // keepLogs copies the logs of all processes to where they outlive the test.
 func (s *site) keepLogs(t *testing.T) {
 	t.Helper()
-	to, err := os.MkdirTemp("", "rollcall-soak")
+	to, err := os.MkdirTemp("", "rollcall-soak") //nolint:usetesting // it outlives the test
 	if err != nil {
 		t.Error(err)
 		return

@@ -34,7 +34,7 @@ func TestSoak(t *testing.T) {
 		addresses = append(addresses, r.GRPC)
 	}
 	l := newLoad(t, addresses, f.url)
-	if err := until(t.Context(), "the collectors subscribe", func() bool { return s.held(t.Context()) == 0 }); err != nil {
+	if err := until(t.Context(), s.settled); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.registerFleet(t.Context(), ids); err != nil {
@@ -48,7 +48,7 @@ func TestSoak(t *testing.T) {
 	played := time.Now()
 	// Streams that break again and again have made the collectors wait longer and
 	// longer before they subscribe anew.
-	if err := until(t.Context(), "nobody is held", func() bool { return s.held(t.Context()) == 0 }); err != nil {
+	if err := until(t.Context(), s.settled); err != nil {
 		t.Error(err)
 	}
 	settled := time.Since(played)

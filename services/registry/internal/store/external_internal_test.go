@@ -18,7 +18,7 @@ func TestCommittedOnce(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, c := range map[string]struct {
-		ctx    context.Context //nolint:containedctx // a table
+		ctx    context.Context
 		method string
 		err    error
 		want   codes.Code
