@@ -41,16 +41,18 @@ type Config struct {
 	Listener     net.Listener
 	HTTPListener net.Listener
 
-	// DataDir is where the embedded store keeps its files. Memory, if set, is
-	// used in its place.
+	// Exactly one of DataDir, Memory and Etcd is set: where the roster is. DataDir
+	// is where a store embedded in this process keeps its files. Etcd is one that
+	// any number of registries share.
 	DataDir string
 	Memory  *MemoryStore
+	Etcd    *EtcdConfig
 
 	// MemoryFaults, if set, is asked before each operation of this process on
 	// Memory, by its name: an error fails the operation. It may wait.
 	MemoryFaults func(op string) error
 
-	// QuotaBytes bounds the embedded store; 0: 8 GiB.
+	// QuotaBytes bounds the store in DataDir; 0: 8 GiB.
 	QuotaBytes int64
 
 	// SelfID and SelfEndpoint register the registry itself as a producer. Empty:
@@ -104,7 +106,8 @@ type Registry struct {
 	store     *store.Store
 }
 
-// New assembles a registry and opens its store.
+// New assembles a registry and opens its store. It does not wait for an etcd that
+// is not there: the registry is not ready until it has come.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = DefaultHeartbeat
@@ -135,6 +138,15 @@ func (c *Config) check() error {
 	if c.Heartbeat < 0 || c.StopGrace < 0 {
 		return fmt.Errorf("heartbeat %v, stop grace %v: want more than 0", c.Heartbeat, c.StopGrace)
 	}
+	stores := 0
+	for _, is := range []bool{c.DataDir != "", c.Memory != nil, c.Etcd != nil} {
+		if is {
+			stores++
+		}
+	}
+	if stores != 1 {
+		return fmt.Errorf("%d of a data directory, an etcd and a store in memory are given: want one", stores)
+	}
 	if c.SelfID == "" {
 		return nil
 	}
@@ -148,10 +160,18 @@ func (c *Config) check() error {
 }
 
 func openStore(ctx context.Context, c Config) (*store.Store, error) {
-	if c.Memory != nil {
+	var s *store.Store
+	var err error
+	switch {
+	case c.Memory != nil:
 		return c.Memory.OpenFaulty(c.MemoryFaults), nil
+	case c.Etcd != nil:
+		external := *c.Etcd
+		external.Logger = c.Logger
+		s, err = store.OpenExternal(ctx, external)
+	default:
+		s, err = store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
 	}
-	s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -131,6 +132,18 @@ func TestConfigIsRefused(t *testing.T) {
 		"stop grace":      {StopGrace: -1},
 	} {
 		c.Memory = registry.NewMemoryStore()
+		if _, err := registry.New(t.Context(), c); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	etcd := &registry.EtcdConfig{Endpoints: []string{"http://127.0.0.1:1"}}
+	for name, c := range map[string]registry.Config{
+		"no store":               {},
+		"etcd and a directory":   {Etcd: etcd, DataDir: filepath.Join(t.TempDir(), "data")},
+		"etcd and memory":        {Etcd: etcd, Memory: registry.NewMemoryStore()},
+		"a directory and memory": {DataDir: filepath.Join(t.TempDir(), "data"), Memory: registry.NewMemoryStore()},
+		"etcd nowhere":           {Etcd: &registry.EtcdConfig{}},
+	} {
 		if _, err := registry.New(t.Context(), c); err == nil {
 			t.Errorf("%s: taken", name)
 		}

@@ -25,14 +25,21 @@ gives each producer to a collector, and streams each collector its assignments.
 
   registry --data-dir /var/lib/rollcall
 
-It keeps the roll in a store of its own in the data directory. One process at a
-time uses a directory. Every flag is also an environment variable, named behind it.
+It keeps the roll in a store of its own in the data directory, which one process
+at a time uses, or in an etcd that is there already. Any number of registries
+share one etcd, and each serves everything:
+
+  registry --name a --etcd-endpoints https://e1:2379,https://e2:2379,https://e3:2379
+
+Every flag is also an environment variable, named behind it.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 refused its configuration.`
 
 type flags struct {
-	DataDir         string `required:"" group:"data" placeholder:"DIR" help:"Keep the roll in this directory; it is made if it is missing. There is no default: a registry that starts in the wrong place has forgotten everybody."`
-	StoreQuotaBytes int64  `default:"${quota}" group:"data" help:"Refuse registrations when the store takes more bytes than this, history included."`
+	DataDir         string `group:"data" placeholder:"DIR" help:"Keep the roll in this directory; it is made if it is missing. There is no default: a registry that starts in the wrong place has forgotten everybody."`
+	StoreQuotaBytes int64  `default:"${quota}" group:"data" help:"Refuse registrations when the store in --data-dir takes more bytes than this, history included."`
+
+	etcdFlags
 
 	process.ServeFlags
 
@@ -104,9 +111,15 @@ func (f *flags) config() (registry.Config, error) {
 	if err := process.CheckRanges("--allow-endpoint-range", f.AllowEndpointRange); err != nil {
 		return c, err
 	}
+	var err error
+	if c.Etcd, err = f.etcd(f.Insecure); err != nil {
+		return c, err
+	}
 	switch {
-	case f.DataDir == "":
-		return c, process.Refusef("--data-dir is empty")
+	case f.DataDir == "" && len(f.EtcdEndpoints) == 0:
+		return c, process.Refusef("want --data-dir or --etcd-endpoints: where the roll is kept. There is no default: a registry that starts in the wrong place has forgotten everybody")
+	case f.DataDir != "" && len(f.EtcdEndpoints) > 0:
+		return c, process.Refusef("--data-dir and --etcd-endpoints: the roll is in one of the two; which?")
 	case f.StoreQuotaBytes <= 0:
 		return c, process.Refusef("--store-quota-bytes %d: want more than 0", f.StoreQuotaBytes)
 	case f.Heartbeat < minHeartbeat || f.Heartbeat > maxHeartbeat:
