@@ -2,7 +2,6 @@ package wire
 
 import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
-	"google.golang.org/protobuf/proto"
 )
 
 // DecodeKept checks an assignment that a collector has kept for a registry which
@@ -23,6 +22,6 @@ func DecodeKept(m *registryv1.Assignment, field string) (*Registration, error) {
 		IgnoreTimestamps: m.GetIgnoreTimestamps(),
 		Limits:           m.GetLimits(),
 		FallbackFormat:   m.GetFallbackFormat(),
-		Permanent:        proto.Bool(m.GetPermanent()),
+		Permanent:        new(m.GetPermanent()),
 	}, field)
 }
