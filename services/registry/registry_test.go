@@ -12,6 +12,7 @@ import (
 	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -270,7 +271,7 @@ func TestRestart(t *testing.T) {
 		}
 		again.Accepted = &registryv1.AcceptedSet{
 			Epoch: end.GetEpoch(), Revision: end.GetRevision(), SetCount: end.GetSetCount(), SetDigest: end.GetSetDigest(),
-			BucketDigests: []uint64{end.GetSetDigest()}, AssignmentFormat: 1,
+			BucketDigests: []uint64{end.GetSetDigest()}, AssignmentFormat: assignment.AssignmentFormat,
 		}
 		_, begin, sealed := p.subscribe(t, again)
 		if len(begin.GetReplacedBuckets()) > 0 || sealed.GetUpsertCount() > 0 || sealed.GetSetDigest() != end.GetSetDigest() {

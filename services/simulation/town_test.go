@@ -207,11 +207,12 @@ func (r *registryNode) start() {
 	metrics := prometheus.NewRegistry()
 	r.town.network.refuse(r.name, false)
 	reg, err := registry.New(r.town.ctx, registry.Config{
-		Listener:     r.town.network.listen(r.address()),
-		Memory:       store,
-		MemoryFaults: r.gate.check,
-		Logger:       r.town.logger(r.name),
-		Metrics:      metrics,
+		DialCollector: r.town.network.dialer(r.name),
+		Listener:      r.town.network.listen(r.address()),
+		Memory:        store,
+		MemoryFaults:  r.gate.check,
+		Logger:        r.town.logger(r.name),
+		Metrics:       metrics,
 	})
 	if err != nil {
 		r.town.fatalf("%s: %v", r.name, err)

@@ -137,6 +137,7 @@ func (w *world) registryAt(address string, c registry.Config) *host {
 	c.Listener = w.network.listen(address)
 	c.Logger = w.logger(address)
 	c.Metrics = prometheus.NewRegistry()
+	c.DialCollector = w.network.dialer(hostOf(address))
 	r, err := registry.New(w.ctx, c)
 	if err != nil {
 		w.fatalf("registry: %v", err)

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -37,7 +36,7 @@ func TestRegistrationRoundTrip(t *testing.T) {
 			ProducerId: in.GetProducerId(), Endpoint: in.GetEndpoint(), Interval: in.GetInterval(), Timeout: durationpb.New(10 * time.Second),
 			Labels:     []*registryv1.Label{{Name: "app", Value: "ü"}, {Name: "zone", Value: "a"}},
 			InstanceId: "i1", HonorLabels: true, IgnoreTimestamps: true, Limits: in.GetLimits(), FallbackFormat: in.GetFallbackFormat(),
-			Permanent: proto.Bool(false), LeaseDuration: durationpb.New(10 * time.Minute), ExpireAfter: durationpb.New(time.Hour),
+			Permanent: new(false), LeaseDuration: durationpb.New(10 * time.Minute), ExpireAfter: durationpb.New(time.Hour),
 			State: registryv1.ProducerState_PRODUCER_STATE_UNASSIGNED,
 		}
 		if diff := cmp.Diff(want, got.GetProducer(), protocmp.Transform(),

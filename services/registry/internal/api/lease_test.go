@@ -10,7 +10,6 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -36,10 +35,10 @@ func TestLeases(t *testing.T) {
 		"by hand":      {func(*registryv1.Producer) {}, true, 0, 0, renewAfter},
 		"by a process": {func(p *registryv1.Producer) { p.InstanceId = "a" }, false, 10 * time.Minute, time.Hour, 200 * time.Second},
 		"permanent process": {func(p *registryv1.Producer) {
-			p.InstanceId, p.Permanent = "a", proto.Bool(true)
+			p.InstanceId, p.Permanent = "a", new(true)
 		}, true, 0, 0, renewAfter},
 		"by hand, with a lease": {func(p *registryv1.Producer) {
-			p.Permanent, p.LeaseDuration = proto.Bool(false), durationpb.New(30*time.Second)
+			p.Permanent, p.LeaseDuration = new(false), durationpb.New(30*time.Second)
 		}, false, 30 * time.Second, time.Hour, 10 * time.Second},
 		"long": {func(p *registryv1.Producer) {
 			p.InstanceId, p.LeaseDuration = "a", durationpb.New(3*time.Hour)

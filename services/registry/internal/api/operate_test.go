@@ -79,6 +79,9 @@ func TestDryDrain(t *testing.T) {
 			}))
 		}
 		r.register(t, hinted("other", "c2"))
+		r.join(t, "leaving") // what others do is not the drain's
+		r.register(t, hinted("theirs", "leaving"))
+		r.must(t, draining("leaving", false))
 		before := r.collector(t, "c1")
 		at := r.feed.Revision()
 		resp, err := r.DrainCollector(t.Context(), &registryv1.DrainCollectorRequest{CollectorId: "c1", ValidateOnly: true})
@@ -99,8 +102,8 @@ func TestDryDrain(t *testing.T) {
 			t.Errorf("%v", plan)
 		}
 		loads := plan.GetLoads()
-		if len(loads) != 2 || loads[0].GetProducerCountBefore() != 3 || loads[0].GetProducerCountAfter() != 0 ||
-			loads[1].GetProducerCountAfter() != 4 || loads[1].GetSamplesPerSecondBefore() != 1 || loads[1].GetSamplesPerSecondAfter() != 1+1+10+20 {
+		if len(loads) != 3 || loads[0].GetProducerCountBefore() != 3 || loads[0].GetProducerCountAfter() != 0 ||
+			loads[1].GetProducerCountAfter() != 5 || loads[1].GetSamplesPerSecondBefore() != 1 || loads[1].GetSamplesPerSecondAfter() != 2+1+10+20 {
 			t.Errorf("%v", loads)
 		}
 	})
@@ -320,6 +323,24 @@ func TestRebalance(t *testing.T) {
 		r.registrar.Weigh("c2", nil) // one that has not told is left out
 		if did, err = r.Rebalance(t.Context(), nil); err != nil || did.GetBegunCount() < 14 {
 			t.Errorf("the rest: %v, %v", did, err)
+		}
+	})
+}
+
+// TestRebalanceIsBounded: a plan tells of a thousand moves, and as many are begun
+// by who does not say how many.
+func TestRebalanceIsBounded(t *testing.T) {
+	bubble(t, filled(2500), func(t *testing.T, r *rig) {
+		r.join(t, "c1")
+		r.join(t, "c2")
+		r.registrar.Weigh("c1", nil)
+		preview, err := r.PreviewRebalance(t.Context(), nil)
+		if plan := preview.GetPlan(); err != nil || plan.GetMoveCount() < 1100 || len(plan.GetMoves()) != 1000 {
+			t.Errorf("%d of %d moves, %v", len(plan.GetMoves()), plan.GetMoveCount(), err)
+		}
+		did, err := r.Rebalance(t.Context(), nil)
+		if err != nil || did.GetBegunCount() != 1000 || r.collector(t, "c2").GetAssignedCount() != 1000 {
+			t.Errorf("%d begun, %v", did.GetBegunCount(), err)
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -36,7 +35,7 @@ func encodeProducer(r *roster.Producer) (*registryv1.Producer, error) {
 	if n := len(r.Instances); n > 0 {
 		p.InstanceId = string(r.Instances[n-1])
 	}
-	p.Permanent = proto.Bool(r.Permanent)
+	p.Permanent = new(r.Permanent)
 	if r.Lease > 0 {
 		p.LeaseDuration, p.ExpireAfter = durationpb.New(r.Lease), durationpb.New(r.ExpireAfter)
 	}

@@ -101,6 +101,7 @@ const (
 
 const (
 	stepInterval = time.Second
+	tickInterval = 5 * time.Second
 	askTimeout   = 10 * time.Second
 
 	// maxAsking is how many collectors are asked at a time.

@@ -204,6 +204,7 @@ func (r *replica) acknowledge(id assignment.CollectorID, collected ...assignment
 		r.t.Fatal(err)
 	}
 	ack.Persisted, ack.CollectedIDs = true, collected
+	ack.Snapshot = fmt.Sprint(ack.Revision)
 	if _, err := r.Acknowledge(r.t.Context(), ack); err != nil {
 		r.t.Fatal(err)
 	}

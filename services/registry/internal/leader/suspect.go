@@ -13,14 +13,13 @@ import (
 // whose network broke says that all of its producers fail.
 const maxNewSuspects = 10_000
 
+// maxUnreachable is how many producers that their collector does not reach are
+// moved in one round.
+const maxUnreachable = 1000
+
 // hear takes what the collectors said of those that fail.
 func (t *term) hear(ctx context.Context, heard map[assignment.CollectorID]testimonies) {
 	now := time.Now()
-	healthy := t.pulse(ctx)
-	if loss := t.clock.Tick(lease.Instant{Mono: now.Sub(t.began), Wall: now}, healthy); loss != "" {
-		t.Metrics.Lost.WithLabelValues(string(loss)).Inc()
-		t.Logger.WarnContext(ctx, "the time since the last round counts against nobody", "because", loss)
-	}
 	var txns, strikes []roster.Txn
 	var verdict lease.Verdict
 	var unreachable []*roster.Entry
@@ -127,6 +126,18 @@ func suspected(v *roster.View, heard map[assignment.CollectorID]testimonies, now
 	return txns
 }
 
+// tick lets the clock of the suspects go on, if the registry is able to hear them.
+func (t *term) tick(ctx context.Context) {
+	healthy := t.pulse(ctx)
+	now := time.Now()
+	loss := t.clock.Tick(lease.Instant{Mono: now.Sub(t.began), Wall: now}, healthy)
+	if loss == "" {
+		return
+	}
+	t.Metrics.Lost.WithLabelValues(string(loss)).Inc()
+	t.Logger.WarnContext(ctx, "the last seconds count against nobody", "because", loss)
+}
+
 // pulse tells whether the store takes writes, by writing the leader's record
 // anew. While nobody is suspected nothing depends on it.
 func (t *term) pulse(ctx context.Context) bool {
@@ -174,7 +185,10 @@ func (t *term) strike(ctx context.Context, txns []roster.Txn) {
 // reach, to another one.
 func (t *term) moveUnreachable(ctx context.Context, all []*roster.Entry, now time.Time) {
 	var txns []roster.Txn
-	for _, e := range all {
+	for _, e := range all[:min(len(all), maxUnreachable)] {
+		if e.AssignReason == roster.PlacementUnreachable && now.Sub(e.AssignTime) < time.Hour {
+			continue // by the leader before
+		}
 		if to := t.Registrar.Elsewhere(e, t.avoids(now)); to != "" && e.HandoffFrom == "" {
 			txns = append(txns, roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementUnreachable}, false, now))
 		}

@@ -32,6 +32,7 @@ type term struct {
 
 	// nextEviction is when a plan that left some stuck is made again.
 	nextEviction time.Time
+	nextTick     time.Time
 	nextAsk      time.Time
 	nextBalance  time.Time
 
@@ -122,6 +123,10 @@ func (t *term) step(ctx context.Context, now time.Time) {
 	t.lookForGone(ctx, now)
 	t.evict(ctx, now)
 	t.lookAtHandoffs(ctx, now)
+	if !now.Before(t.nextTick) {
+		t.nextTick = now.Add(tickInterval)
+		t.tick(ctx)
+	}
 	if !now.Before(t.nextAsk) {
 		t.nextAsk = now.Add(t.Ask)
 		t.besides(ctx, "ask", func(ctx context.Context) func(context.Context) {
