@@ -11,7 +11,6 @@ import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -265,7 +264,7 @@ func EncodeProducer(a *assignment.Assignment) *registryv1.Producer {
 		IgnoreTimestamps: m.IgnoreTimestamps,
 		Limits:           m.Limits,
 		FallbackFormat:   m.FallbackFormat,
-		Permanent:        proto.Bool(a.Permanent),
+		Permanent:        new(a.Permanent),
 		Version:          uint64(a.Version),
 	}
 }

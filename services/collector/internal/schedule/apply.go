@@ -120,7 +120,7 @@ func (s *Schedule) planStep(st *step, old member, found bool) bool {
 	switch {
 	case a == old.assigned:
 		return false
-	case a.SameWork(old.assigned):
+	case sameWork(a, old.assigned):
 		st.change = replace
 	case old.entry.collection == nil: // only Apply, so only this goroutine, changes that
 		st.opened, st.err = s.open(a)
@@ -128,6 +128,17 @@ func (s *Schedule) planStep(st *step, old member, found bool) bool {
 		st.change, st.err = alter, check(a)
 	}
 	return true
+}
+
+// sameWork tells whether a collection need not be touched for another assignment.
+// Whether its producer has a lease makes no difference to it.
+func sameWork(a, b *assignment.Assignment) bool {
+	if a.Permanent != b.Permanent {
+		like := *b
+		like.Permanent = a.Permanent
+		b = &like
+	}
+	return a.SameWork(b)
 }
 
 // commit makes the planned steps at once.
@@ -199,7 +210,7 @@ func (s *Schedule) commitAlter(st *step) {
 	switch {
 	case st.err != nil:
 		s.setUnrunnable(e.id, a, st.err)
-	case a.SameWork(e.work): // back to what the collection runs
+	case sameWork(a, e.work): // back to what the collection runs
 		e.work, e.pending = a, nil
 	default:
 		e.pending = a

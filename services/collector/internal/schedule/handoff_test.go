@@ -14,9 +14,10 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
 
-func target(a *assignment.Assignment) { a.Role = assignment.RoleHandoffTarget }
-func owner(a *assignment.Assignment)  { a.Role = assignment.RoleOwner }
-func source(a *assignment.Assignment) { a.Role = assignment.RoleHandoffSource }
+func target(a *assignment.Assignment)  { a.Role = assignment.RoleHandoffTarget }
+func owner(a *assignment.Assignment)   { a.Role = assignment.RoleOwner }
+func source(a *assignment.Assignment)  { a.Role = assignment.RoleHandoffSource }
+func lasting(a *assignment.Assignment) { a.Permanent = true }
 
 // past is a time so long after an instant of a producer's grid that is at least
 // two intervals away, and the instant; the bubble sleeps until then.
@@ -166,7 +167,7 @@ func TestRetriesKeepTheRateOfStarts(t *testing.T) {
 }
 
 // Only who comes as a target joins: a collection that goes on is not touched by
-// any change of its part.
+// any change of its part, or of its lease.
 func TestRolesTouchNoCollection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fleet{collect: take(20 * time.Second)}
@@ -175,7 +176,7 @@ func TestRolesTouchNoCollection(t *testing.T) {
 		began := time.Now()
 		s.Apply(upserts(with(a, owner)))
 		time.Sleep(time.Until(time.UnixMilli(schedule.GridOf("a", time.Minute).Next(time.Now().Add(time.Minute).UnixMilli()))))
-		for _, role := range []func(*assignment.Assignment){source, owner, target, owner, source, owner, target} {
+		for _, role := range []func(*assignment.Assignment){source, owner, target, owner, lasting, source, owner, target} {
 			time.Sleep(2 * time.Second) // while it runs
 			s.Apply(upserts(with(a, role)))
 		}
