@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
@@ -30,6 +31,44 @@ func (f *registryFlags) collectors(ctx context.Context, call func(context.Contex
 	})
 }
 
+// A registryClient calls all of a registry's services for operators.
+type registryClient struct {
+	registryv1.ProducerServiceClient
+	registryv1.CollectorServiceClient
+	registryv1.PlacementServiceClient
+}
+
+// registry calls the registry's services.
+func (f *registryFlags) registry(ctx context.Context, call func(context.Context, registryClient) error) error {
+	return dial(ctx, f.Registry, f.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return call(ctx, registryClient{
+			registryv1.NewProducerServiceClient(conn),
+			registryv1.NewCollectorServiceClient(conn),
+			registryv1.NewPlacementServiceClient(conn),
+		})
+	})
+}
+
+// everyCollector calls each with every collector that the registry knows, in the
+// order of their ids.
+func (r registryClient) everyCollector(ctx context.Context, each func(*registryv1.Collector) error) error {
+	req := &registryv1.ListCollectorsRequest{PageSize: pageSize}
+	for {
+		resp, err := r.ListCollectors(ctx, req)
+		if err != nil {
+			return err
+		}
+		for _, c := range resp.GetCollectors() {
+			if err := each(c); err != nil {
+				return err
+			}
+		}
+		if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+			return nil
+		}
+	}
+}
+
 // collectorFlags say which collector is asked.
 type collectorFlags struct {
 	CollectorAddress string        `default:"127.0.0.1:7480" group:"peer" help:"host:port of the collector's gRPC."`
@@ -38,9 +77,25 @@ type collectorFlags struct {
 
 // collections calls the collector's CollectionService.
 func (f *collectorFlags) collections(ctx context.Context, call func(context.Context, collectorv1.CollectionServiceClient) error) error {
-	return dial(ctx, f.CollectorAddress, f.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+	return askCollector(ctx, f.CollectorAddress, f.CallTimeout, call)
+}
+
+// askCollector calls the CollectionService of the collector at an address.
+func askCollector(ctx context.Context, address string, limit time.Duration, call func(context.Context, collectorv1.CollectionServiceClient) error) error {
+	return dial(ctx, address, limit, func(ctx context.Context, conn *grpc.ClientConn) error {
 		return call(ctx, collectorv1.NewCollectionServiceClient(conn))
 	})
+}
+
+// errNoAddress is the error of asking a collector that has told no address.
+var errNoAddress = errors.New("it has told the registry no address to be asked at")
+
+// askKnown is askCollector at the address that a collector has told the registry.
+func askKnown(ctx context.Context, c *registryv1.Collector, limit time.Duration, call func(context.Context, collectorv1.CollectionServiceClient) error) error {
+	if c.GetIntrospectionEndpoint() == "" {
+		return errNoAddress
+	}
+	return askCollector(ctx, c.GetIntrospectionEndpoint(), limit, call)
 }
 
 // dial connects for the time of a call. Each unary call is bounded by limit; a

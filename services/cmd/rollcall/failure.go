@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -56,4 +57,26 @@ func explain(address string, err error) error {
 		f.line += " [" + address + "]"
 	}
 	return f
+}
+
+// failures are those of several collectors, each told on a line of its own.
+type failures struct{ lines []string }
+
+// add notes the failure of a collector; none is none.
+func (f *failures) add(collector string, err error) {
+	if err != nil {
+		f.lines = append(f.lines, collector+": "+err.Error())
+	}
+}
+
+// err is an error that says what could not be done to how many, nil for none.
+func (f *failures) err(what string) error {
+	switch len(f.lines) {
+	case 0:
+		return nil
+	case 1:
+		return &failure{line: "1 collector " + what, fields: f.lines}
+	default:
+		return &failure{line: strconv.Itoa(len(f.lines)) + " collectors " + what, fields: f.lines}
+	}
 }

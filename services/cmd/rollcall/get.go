@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 )
@@ -74,7 +75,7 @@ func (c *getProducers) print(o output, producers []*registryv1.Producer, first b
 	if first {
 		heading = []string{"PRODUCER", "COLLECTOR", "STATE", "INTERVAL", "ENDPOINT"}
 		if c.Output == "wide" {
-			heading = append(heading, "TIMEOUT", "LABELS", "PLACED", "REASON", "CHANGED", "INSTANCE")
+			heading = append(heading, "TIMEOUT", "LABELS", "PLACED", "REASON", "CHANGED", "INSTANCE", "LEASE", "ZONE")
 		}
 	}
 	return o.table(heading, rows)
@@ -88,7 +89,7 @@ func producerRow(p *registryv1.Producer, wide bool) []string {
 	row := []string{
 		p.GetProducerId(),
 		dash(placement.GetCollectorId()),
-		short(p.GetState().String(), "PRODUCER_STATE_"),
+		stateText(p),
 		span(p.GetInterval()),
 		p.GetEndpoint(),
 	}
@@ -96,12 +97,25 @@ func producerRow(p *registryv1.Producer, wide bool) []string {
 		return row
 	}
 	return append(row, span(p.GetTimeout()), labelText(p.GetLabels()), ago(placement.GetAssignTime()),
-		short(placement.GetReason().String(), "PLACEMENT_REASON_"), ago(p.GetUpdateTime()), dash(p.GetInstanceId()))
+		short(placement.GetReason().String(), "PLACEMENT_REASON_"), ago(p.GetUpdateTime()), dash(p.GetInstanceId()),
+		leaseText(p), dash(p.GetZone()))
+}
+
+// stateText is a producer's state, and what is going on with it.
+func stateText(p *registryv1.Producer) string {
+	text := short(p.GetState().String(), "PRODUCER_STATE_")
+	if len(p.GetPlacements()) > 1 {
+		text += ",HANDOFF"
+	}
+	if p.GetSuspectTime() != nil {
+		text += ",SUSPECT"
+	}
+	return text
 }
 
 type getCollectors struct {
 	ID    string `arg:"" optional:"" help:"Only this collector."`
-	State string `enum:",live,away" default:"" help:"Only those that are live (have a subscription), or away."`
+	State string `enum:",live,away,draining,drained,expunged" default:"" help:"Only those that are live (have a subscription), away, draining, drained or expunged."`
 	listFlags
 	registryFlags
 }
@@ -117,11 +131,8 @@ func (c *getCollectors) Run(ctx context.Context, o output) error {
 			return c.print(o, []*registryv1.Collector{resp.GetCollector()}, true)
 		}
 		req := &registryv1.ListCollectorsRequest{PageSize: pageSize}
-		switch c.State {
-		case "live":
-			req.State = registryv1.CollectorState_COLLECTOR_STATE_LIVE
-		case "away":
-			req.State = registryv1.CollectorState_COLLECTOR_STATE_AWAY
+		if c.State != "" {
+			req.State = registryv1.CollectorState(registryv1.CollectorState_value["COLLECTOR_STATE_"+strings.ToUpper(c.State)])
 		}
 		for first := true; ; first = false {
 			resp, err := client.ListCollectors(ctx, req)
@@ -154,9 +165,9 @@ func (c *getCollectors) print(o output, collectors []*registryv1.Collector, firs
 	}
 	var heading []string
 	if first {
-		heading = []string{"COLLECTOR", "STATE", "ASSIGNED", "HELD", "UNRUNNABLE", "ACKNOWLEDGED", "SEEN"}
+		heading = []string{"COLLECTOR", "STATE", "ASSIGNED", "HELD", "UNRUNNABLE", "ACKNOWLEDGED", "SEEN", "LEAVING", "SAMPLES/S"}
 		if c.Output == "wide" {
-			heading = append(heading, "ADDRESS", "VERSION", "GENERATION", "INSTANCE", "CONNECTED", "LABELS", "REFUSAL")
+			heading = append(heading, "ADDRESS", "VERSION", "GENERATION", "INSTANCE", "CONNECTED", "LABELS", "REFUSAL", "CAPACITY", "ZONE")
 		}
 	}
 	return o.table(heading, rows)
@@ -172,10 +183,13 @@ func collectorRow(c *registryv1.Collector, wide bool) []string {
 		number(c.GetUnrunnableCount()),
 		number(c.GetAcknowledgedRevision()),
 		ago(c.GetLastSeenTime()),
+		number(c.GetLeavingCount()),
+		rate(c.GetSamplesPerSecond()),
 	}
 	if !wide {
 		return row
 	}
 	return append(row, dash(c.GetIntrospectionEndpoint()), dash(c.GetSoftwareVersion()), number(c.GetGeneration()),
-		c.GetInstanceId(), ago(c.GetConnectTime()), labelText(c.GetLabels()), dash(c.GetLastRefusal().GetReason()))
+		c.GetInstanceId(), ago(c.GetConnectTime()), labelText(c.GetLabels()), dash(c.GetLastRefusal().GetReason()),
+		rate(c.GetCapacitySamplesPerSecond()), dash(c.GetZone()))
 }

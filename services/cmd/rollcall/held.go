@@ -8,65 +8,101 @@ import (
 	"time"
 
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 )
 
 type showHeld struct {
+	All              bool          `env:"-" help:"Of every collector that the registry knows, asked at the address that it has told."`
+	CollectorAddress string        `default:"127.0.0.1:7480" group:"peer" help:"host:port of the collector's gRPC. Not for --all."`
+	Registry         string        `default:"127.0.0.1:7470" group:"peer" help:"host:port of a registry's gRPC. For --all."`
+	CallTimeout      time.Duration `default:"10s" group:"peer" help:"Longest wait for one answer."`
 	listFlags
-	collectorFlags
+
+	headed bool // a heading stands above what is written
 }
 
-// Run shows what a collector holds back.
+// Run shows what a collector holds back, or what all do. One that cannot be asked
+// is an error, after the others were shown.
 func (c *showHeld) Run(ctx context.Context, o output) error {
-	return c.collections(ctx, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
+	if !c.All {
+		return askCollector(ctx, c.CollectorAddress, c.CallTimeout, c.show(o, ""))
+	}
+	flags := registryFlags{Registry: c.Registry, CallTimeout: c.CallTimeout}
+	return flags.registry(ctx, func(ctx context.Context, r registryClient) error {
+		var failed failures
+		err := r.everyCollector(ctx, func(one *registryv1.Collector) error {
+			id := one.GetCollectorId()
+			failed.add(id, askKnown(ctx, one, c.CallTimeout, c.show(o, id)))
+			return ctx.Err()
+		})
+		return errors.Join(err, failed.err("could not be asked"))
+	})
+}
+
+// show asks one collector. Where several are asked its id is told with each.
+func (c *showHeld) show(o output, collector string) func(context.Context, collectorv1.CollectionServiceClient) error {
+	return func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
 		req := &collectorv1.ListHeldRequest{PageSize: pageSize}
-		for first := true; ; first = false {
+		for {
 			resp, err := client.ListHeld(ctx, req)
 			if err != nil {
 				return err
 			}
-			if err := c.print(o, resp.GetHeld(), first); err != nil {
+			if err := c.print(o, collector, resp.GetHeld()); err != nil {
 				return err
 			}
 			if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
 				return nil
 			}
 		}
-	})
+	}
 }
 
-func (c *showHeld) print(o output, held []*collectorv1.HeldProducer, first bool) error {
+func (c *showHeld) print(o output, collector string, held []*collectorv1.HeldProducer) error {
 	var rows [][]string
 	for _, h := range held {
 		if c.Output == "json" {
-			if err := o.json(h); err != nil {
+			if err := o.jsonOf(collector, h); err != nil {
 				return err
 			}
 			continue
 		}
-		row := []string{
-			h.GetAssignment().GetProducerId(),
-			ago(h.GetHoldTime()),
-			h.GetConfirmedDuration().AsDuration().Round(time.Second).String(),
-			short(h.GetCause().String(), "REMOVAL_CAUSE_"),
-			strconv.FormatBool(h.GetAnswers()),
-			ago(h.GetFailingSince()),
-		}
-		if c.Output == "wide" {
-			row = append(row, dash(h.GetEpoch()), h.GetAssignment().GetEndpoint(), labelText(h.GetAssignment().GetLabels()))
-		}
-		rows = append(rows, row)
+		rows = append(rows, heldRow(collector, h, c.Output == "wide"))
 	}
 	if c.Output == "json" {
 		return nil
 	}
 	var heading []string
-	if first {
+	if !c.headed {
+		c.headed = true
 		heading = []string{"PRODUCER", "HELD", "CONFIRMED", "CAUSE", "ANSWERS", "FAILING"}
+		if collector != "" {
+			heading = append([]string{"COLLECTOR"}, heading...)
+		}
 		if c.Output == "wide" {
 			heading = append(heading, "EPOCH", "ENDPOINT", "LABELS")
 		}
 	}
 	return o.table(heading, rows)
+}
+
+func heldRow(collector string, h *collectorv1.HeldProducer, wide bool) []string {
+	var row []string
+	if collector != "" {
+		row = append(row, collector)
+	}
+	row = append(row,
+		h.GetAssignment().GetProducerId(),
+		ago(h.GetHoldTime()),
+		h.GetConfirmedDuration().AsDuration().Round(time.Second).String(),
+		short(h.GetCause().String(), "REMOVAL_CAUSE_"),
+		strconv.FormatBool(h.GetAnswers()),
+		ago(h.GetFailingSince()),
+	)
+	if wide {
+		row = append(row, dash(h.GetEpoch()), h.GetAssignment().GetEndpoint(), labelText(h.GetAssignment().GetLabels()))
+	}
+	return row
 }
 
 type release struct {

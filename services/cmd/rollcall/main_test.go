@@ -19,7 +19,6 @@ import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/collector"
 	"github.com/rollcall-metrics/rollcall/services/registry"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
 
@@ -36,10 +35,13 @@ func TestCommand(t *testing.T) {
 		Deadline:            time.Now().Add(4 * patience),
 		Setup:               startPair,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
-			"until": until,
-			"lie":   lie,
-			"lose":  lose,
+			"exits":    exits,
+			"until":    until,
+			"lie":      lie,
+			"lose":     lose,
+			"joins":    joins,
+			"stop":     stop,
+			"pretends": pretends,
 		},
 	})
 }
@@ -54,54 +56,113 @@ func startPair(env *testscript.Env) error {
 		_, _ = io.WriteString(w, "answers 42\n")
 	}))
 	env.Defer(producer.Close)
-	ofRegistry, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	ofCollector, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	env.Setenv("GORACE", "atexit_sleep_ms=0") // else each command takes a second to end under the race detector
 	env.Setenv("PRODUCER", producer.URL)
-	env.Setenv("ROLLCALL_REGISTRY", ofRegistry.Addr().String())
-	env.Setenv("ROLLCALL_COLLECTOR_ADDRESS", ofCollector.Addr().String())
+	env.Setenv("ROLLCALL_REGISTRY", lis.Addr().String())
 
 	ctx, cancel := context.WithCancel(context.Background())
-	quiet := slog.New(slog.DiscardHandler)
 	store := registry.NewMemoryStore()
 	env.Values[storeKey{}] = store
 	r, err := registry.New(ctx, registry.Config{
-		Listener:  ofRegistry,
+		Listener:  lis,
 		Memory:    store,
 		Heartbeat: 200 * time.Millisecond,
-		Logger:    quiet,
+		// Nothing moves for balance: it would move when a script does not expect it.
+		Times:  registry.Times{Ask: 200 * time.Millisecond, Weigh: time.Hour},
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		cancel()
 		return err
 	}
-	c, err := collector.New(ctx, collector.Config{
-		ID:         "collector-1",
-		Registries: []string{ofRegistry.Addr().String()},
-		DataDir:    filepath.Join(env.WorkDir, ".data"),
-		Listener:   ofCollector,
-		Logger:     quiet,
-	})
-	if err != nil {
-		cancel()
-		return err
-	}
-	var group errgroup.Group
-	group.Go(func() error { return r.Run(ctx) })
-	group.Go(func() error { return c.Run(ctx) })
+	ran := make(chan error, 1)
+	go func() { ran <- r.Run(ctx) }()
 	env.Defer(func() {
 		cancel()
-		if err := group.Wait(); err != nil {
-			env.T().Log("the pair stopped with", err)
+		if err := <-ran; err != nil {
+			env.T().Log("the registry stopped with", err)
 		}
 	})
-	return nil
+	house := &house{registry: lis.Addr().String(), dir: env.WorkDir, stops: map[string]func() error{}}
+	env.Values[houseKey{}] = house
+	env.Defer(func() {
+		for id := range house.stops {
+			if err := house.stop(id); err != nil {
+				env.T().Log(id, "stopped with", err)
+			}
+		}
+	})
+	address, err := house.start("collector-1")
+	env.Setenv("ROLLCALL_COLLECTOR_ADDRESS", address)
+	return err
+}
+
+// A house has the collectors of one registry.
+type house struct {
+	registry, dir string
+	stops         map[string]func() error
+}
+
+// houseKey is where a script has its house.
+type houseKey struct{}
+
+// start starts a collector, and returns its address.
+func (h *house) start(id string) (string, error) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	address := lis.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	c, err := collector.New(ctx, collector.Config{
+		ID:         id,
+		Registries: []string{h.registry},
+		DataDir:    filepath.Join(h.dir, ".data-"+id),
+		Listener:   lis,
+		Advertise:  address,
+		Logger:     slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		cancel()
+		return "", err
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(ctx) }()
+	h.stops[id] = func() error {
+		cancel()
+		return <-ran
+	}
+	return address, nil
+}
+
+func (h *house) stop(id string) error {
+	stop := h.stops[id]
+	delete(h.stops, id)
+	return stop()
+}
+
+func houseOf(ts *testscript.TestScript) *house {
+	h, ok := ts.Value(houseKey{}).(*house)
+	if !ok {
+		ts.Fatalf("no collectors")
+	}
+	return h
+}
+
+// joins ID NAME: start one more collector, and set the variable to its address.
+func joins(ts *testscript.TestScript, _ bool, args []string) {
+	address, err := houseOf(ts).start(args[0])
+	ts.Check(err)
+	ts.Setenv(args[1], address)
+}
+
+// stop ID: stop a collector.
+func stop(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(houseOf(ts).stop(args[0]))
 }
 
 // storeKey is where a script has the registry's store.

@@ -27,6 +27,20 @@ func (o output) json(m proto.Message) error {
 	return err
 }
 
+// jsonOf is json for what one of several collectors says; an empty id is that of
+// the only one.
+func (o output) jsonOf(collector string, m proto.Message) error {
+	if collector == "" {
+		return o.json(m)
+	}
+	line, err := protojson.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	_, err = fmt.Fprintf(o.out, "{%q:%q,%q:%s}\n", "collectorId", collector, "held", line)
+	return err
+}
+
 // table writes rows under a heading, in columns. Nothing but the rows is held in
 // memory, so a long list is written as several tables, the first with a heading.
 func (o output) table(heading []string, rows [][]string) error {
@@ -62,6 +76,14 @@ func ago(t *timestamppb.Timestamp) string {
 	default:
 		return d.Round(time.Second).String()
 	}
+}
+
+// clock writes a time; none is a dash.
+func clock(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	return t.AsTime().Format(time.RFC3339)
 }
 
 // short is the name of an enum's value without its type.

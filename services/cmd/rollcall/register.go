@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,9 +26,25 @@ type register struct {
 	Label            map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Put this label on every series (repeatable)."`
 	HonorLabels      bool              `help:"Labels of the exposition win over those given here."`
 	IgnoreTimestamps bool              `help:"Ignore time stamps of the exposition."`
+	Permanent        bool              `help:"It has no lease: it goes by deregistration only. That is the default."`
+	Lease            *time.Duration    `placeholder:"DURATION" help:"How long it lives without being registered again, 10s to 24h. Default: forever."`
+	ExpireAfter      *time.Duration    `placeholder:"DURATION" help:"With --lease: how long it must neither have been registered again nor have answered before it is struck off. Default: the registry's, 1h or the lease."`
+	Zone             string            `help:"A collector of the same zone is preferred."`
+	Rate             float64           `placeholder:"COUNT" help:"About how many samples a second it yields, until that is measured."`
 	ValidateOnly     bool              `help:"Only check; register nothing."`
 	answerFlags
 	registryFlags
+}
+
+// Validate refuses a lease for what has none.
+func (c *register) Validate() error {
+	switch {
+	case c.Permanent && (c.Lease != nil || c.ExpireAfter != nil):
+		return errors.New("--permanent has neither --lease nor --expire-after")
+	case c.Lease == nil && c.ExpireAfter != nil:
+		return errors.New("--expire-after is for --lease")
+	}
+	return nil
 }
 
 // Run registers a producer.
@@ -62,12 +79,24 @@ func (c *register) producer() *registryv1.Producer {
 		Endpoint:         c.URL,
 		HonorLabels:      c.HonorLabels,
 		IgnoreTimestamps: c.IgnoreTimestamps,
+		Zone:             c.Zone,
+
+		ExpectedSamplesPerSecond: c.Rate,
+	}
+	if c.Permanent {
+		p.Permanent = new(true)
 	}
 	if c.Interval != nil {
 		p.Interval = durationpb.New(*c.Interval)
 	}
 	if c.Timeout != nil {
 		p.Timeout = durationpb.New(*c.Timeout)
+	}
+	if c.Lease != nil {
+		p.Permanent, p.LeaseDuration = new(false), durationpb.New(*c.Lease)
+	}
+	if c.ExpireAfter != nil {
+		p.ExpireAfter = durationpb.New(*c.ExpireAfter)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Label)) {
 		p.Labels = append(p.Labels, &registryv1.Label{Name: name, Value: c.Label[name]})
