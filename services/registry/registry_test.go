@@ -150,9 +150,9 @@ func TestConfigIsRefused(t *testing.T) {
 	}
 }
 
-// TestDrainClean: subscribers are told to go before their streams end, at once;
+// TestStopSendsAway: subscribers are told to go before their streams end, at once;
 // their collectors do not count as live any more.
-func TestDrainClean(t *testing.T) {
+func TestStopSendsAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := registry.NewMemoryStore()
 		p := start(t, registry.Config{Memory: m})
