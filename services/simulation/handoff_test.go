@@ -98,32 +98,6 @@ func (w *world) labelled(every time.Duration, ids []string, change func(*registr
 	}
 }
 
-func (w *world) drain(id string) {
-	w.t.Helper()
-	err := w.client(registryAddress, func(conn *grpc.ClientConn) error {
-		_, err := registryv1.NewCollectorServiceClient(conn).DrainCollector(w.ctx, &registryv1.DrainCollectorRequest{CollectorId: id})
-		return err
-	})
-	if err != nil {
-		w.fatalf("drain %s: %v", id, err)
-	}
-}
-
-// collectorState is how a registry says that a collector is doing.
-func (w *world) collectorState(id string) *registryv1.Collector {
-	w.t.Helper()
-	var c *registryv1.Collector
-	err := w.client(registryAddress, func(conn *grpc.ClientConn) error {
-		resp, err := registryv1.NewCollectorServiceClient(conn).GetCollector(w.ctx, &registryv1.GetCollectorRequest{CollectorId: id})
-		c = resp.GetCollector()
-		return err
-	})
-	if err != nil {
-		w.fatalf("collector %s: %v", id, err)
-	}
-	return c
-}
-
 // TestDrainLosesNothing drains a collector with 1,000 producers at intervals of a
 // second: every instant of every producer's grid is in one of the stores, at
 // most one of them in both, with the same time stamp, and neither store has a
@@ -143,7 +117,7 @@ func TestDrainLosesNothing(t *testing.T) {
 		w.pass(10 * time.Second)
 		w.drain("c-1")
 		w.pass(30 * time.Second)
-		if c := w.collectorState("c-1"); c.GetState() != registryv1.CollectorState_COLLECTOR_STATE_DRAINED || c.GetHeldCount() != 0 {
+		if c := w.known("c-1"); c.GetState() != registryv1.CollectorState_COLLECTOR_STATE_DRAINED || c.GetHeldCount() != 0 {
 			t.Errorf("after the drain: %v", c)
 		}
 		w.collects("c-1")
