@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,6 +90,8 @@ const (
 	DefaultHeartbeat = 5 * time.Second
 	DefaultStopGrace = 10 * time.Second
 	DefaultQuota     = 8 << 30
+	DefaultGrace     = registrar.DefaultGrace
+	DefaultHandoff   = leader.DefaultHandoff
 	renewAfter       = 200 * time.Second
 )
 
@@ -192,6 +195,9 @@ func (r *Registry) assemble() {
 		Logger:      c.Logger,
 		Metrics:     metrics,
 	})
+	if c.DialCollector == nil {
+		c.DialCollector = dialCollector
+	}
 	r.asker = witness.New(c.DialCollector)
 	r.leader = leader.New(leader.Config{
 		Registrar:  r.registrar,
@@ -220,6 +226,19 @@ func (r *Registry) assemble() {
 	}).Register(r.server)
 	r.web = http.NewServeMux()
 	process.AddProbes(r.web, c.Metrics, r.ready)
+}
+
+// dialCollector connects to where a collector says it answers, unless that is an
+// address at which none can be.
+func dialCollector(ctx context.Context, address string) (net.Conn, error) {
+	d := net.Dialer{ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(resolved)
+		if err != nil {
+			return err
+		}
+		return endpoint.Policy{}.CheckAddr(at.Addr())
+	}}
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // ready is nil once the roll is known.

@@ -45,6 +45,9 @@ type flags struct {
 
 	Heartbeat time.Duration `default:"${heartbeat}" group:"lead" help:"Time between two heartbeats to a collector, 100ms to 5m. A collector that hears nothing for three of them subscribes anew."`
 
+	CollectorGrace time.Duration `default:"${grace}" group:"lead" help:"How long a collector may be without a subscription before its producers are handed to others, 5s to 1h. Twice that when more than half are."`
+	HandoffTimeout time.Duration `default:"${handoff}" group:"lead" help:"How long a new collector may take to collect what it was given, 10s to 1h, two intervals of the producer at least."`
+
 	AllowEndpointRange []netip.Prefix `group:"produce" placeholder:"CIDR" help:"Take only endpoints with addresses in these ranges (repeatable). Default: all but link-local, multicast and unspecified addresses. Names are checked by the collector when it dials."`
 
 	AdvertiseHTTP string `name:"advertise-http" group:"self" placeholder:"ADDRESS" help:"host:port at which collectors reach this registry's HTTP address. Default: --http-listen."`
@@ -63,6 +66,8 @@ func main() {
 		"web":         "/metrics, /healthz and /readyz",
 		"quota":       "8589934592",
 		"heartbeat":   registry.DefaultHeartbeat.String(),
+		"grace":       registry.DefaultGrace.String(),
+		"handoff":     registry.DefaultHandoff.String(),
 	}))
 }
 
@@ -104,6 +109,7 @@ func (f *flags) config() (registry.Config, error) {
 		AllowRanges: f.AllowEndpointRange,
 		Heartbeat:   f.Heartbeat,
 		StopGrace:   f.StopGrace,
+		Times:       registry.Times{Grace: f.CollectorGrace, Handoff: f.HandoffTimeout},
 	}
 	if err := f.Check(); err != nil {
 		return c, err
@@ -124,6 +130,10 @@ func (f *flags) config() (registry.Config, error) {
 		return c, process.Refusef("--store-quota-bytes %d: want more than 0", f.StoreQuotaBytes)
 	case f.Heartbeat < minHeartbeat || f.Heartbeat > maxHeartbeat:
 		return c, process.Refusef("--heartbeat %v: want %v to %v", f.Heartbeat, minHeartbeat, maxHeartbeat)
+	case f.CollectorGrace < 5*time.Second || f.CollectorGrace > time.Hour:
+		return c, process.Refusef("--collector-grace %v: want 5s to 1h", f.CollectorGrace)
+	case f.HandoffTimeout < 10*time.Second || f.HandoffTimeout > time.Hour:
+		return c, process.Refusef("--handoff-timeout %v: want 10s to 1h", f.HandoffTimeout)
 	case !f.SelfRegister:
 		return c, nil
 	}
