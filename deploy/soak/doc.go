@@ -3,7 +3,7 @@
 // load it kills one registry or one member of etcd after the other, by SIGKILL.
 //
 // Its invariant: it judges by what clients were told and producers saw, never by
-// what a process says of itself, but for the number of held producers.
+// what a process says of itself, but for whom collectors hold.
 //
 // What is checked, and why that:
 //
@@ -20,5 +20,7 @@
 //   - A fleet that is never deregistered misses no collection, whoever is killed:
 //     between two pulls of a producer there are never more than two intervals and
 //     some lateness of the machine. It is collected to the end, by one collector
-//     each, and at the end nobody is held.
+//     each, and at the end nobody of it is held, nor of the registrations that
+//     stay. Held may be, today, who was deregistered and registered again and now
+//     stands with another collector: moves are not named to the first one yet.
 package soak

@@ -169,7 +169,7 @@ func (s *site) ended() error {
 	return nil
 }
 
-// settled tells why not all collectors follow a registry and hold nobody.
+// settled tells why not all collectors follow a registry.
 func (s *site) settled(ctx context.Context) error {
 	for _, c := range s.collectors {
 		m, err := child.Scrape(ctx, "http://"+c.HTTP+"/metrics")
@@ -178,8 +178,6 @@ func (s *site) settled(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		case m["rollcall_collector_subscribed"] != 1:
 			return fmt.Errorf("%s follows nobody", c.Name)
-		case m["rollcall_collector_held_producers"] != 0:
-			return fmt.Errorf("%s holds %v producers", c.Name, m["rollcall_collector_held_producers"])
 		}
 	}
 	return nil

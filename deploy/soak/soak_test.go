@@ -52,6 +52,10 @@ func TestSoak(t *testing.T) {
 		t.Error(err)
 	}
 	settled := time.Since(played)
+	var moved int
+	if err := until(t.Context(), func(ctx context.Context) (err error) { moved, err = s.moved(ctx, l); return err }); err != nil {
+		t.Error(err)
+	}
 	for _, fault := range l.readBack(t.Context(), ids) {
 		t.Error(fault)
 	}
@@ -64,8 +68,8 @@ func TestSoak(t *testing.T) {
 		t.Error(fault)
 	}
 	calls, unknown := l.history.size()
-	t.Logf("in %v: killed %v; %d calls, of %d nothing is known; %d registrations kept; the longest wait for a pull %v; all follow and nobody is held after %v",
-		played.Sub(from).Round(time.Second), killed, calls, unknown, len(l.kept), longest.Round(time.Millisecond), settled.Round(time.Millisecond))
+	t.Logf("in %v: killed %v; %d calls, of %d nothing is known; %d registrations kept; the longest wait for a pull %v; all follow after %v; %d are held as they have moved",
+		played.Sub(from).Round(time.Second), killed, calls, unknown, len(l.kept), longest.Round(time.Millisecond), settled.Round(time.Millisecond), moved)
 	if len(killed) == 0 || len(l.kept) == 0 {
 		t.Error("that was no soak")
 	}
