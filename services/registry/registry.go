@@ -72,6 +72,14 @@ type Config struct {
 	// answer; nil: over the network.
 	DialCollector func(ctx context.Context, address string) (net.Conn, error)
 
+	// MaxSnapshots bounds the first snapshots that are being sent; 0:
+	// DefaultMaxSnapshots.
+	MaxSnapshots int
+
+	// RegistrationRate is how many registrations a second are taken from one
+	// address; 0: as many as come.
+	RegistrationRate int
+
 	// StopGrace bounds the stop; 0: 10 s.
 	StopGrace time.Duration
 
@@ -88,6 +96,9 @@ const (
 	DefaultStopGrace = 10 * time.Second
 	DefaultQuota     = 8 << 30
 	renewAfter       = 200 * time.Second
+
+	DefaultMaxSnapshots     = api.DefaultMaxSnapshots
+	DefaultRegistrationRate = api.DefaultRegistrationRate
 )
 
 // A Registry is one registry process.
@@ -134,6 +145,9 @@ func New(ctx context.Context, c Config) (*Registry, error) {
 func (c *Config) check() error {
 	if c.Heartbeat < 0 || c.StopGrace < 0 {
 		return fmt.Errorf("heartbeat %v, stop grace %v: want more than 0", c.Heartbeat, c.StopGrace)
+	}
+	if c.MaxSnapshots < 0 || c.RegistrationRate < 0 {
+		return fmt.Errorf("%d snapshots, %d registrations a second: want 0 or more", c.MaxSnapshots, c.RegistrationRate)
 	}
 	if c.SelfID == "" {
 		return nil
@@ -195,8 +209,12 @@ func (r *Registry) assemble() {
 		Endpoints:  endpoint.Policy{Allow: c.AllowRanges},
 		RenewAfter: renewAfter,
 		Heartbeat:  c.Heartbeat,
-		Logger:     c.Logger,
-		Metrics:    apiMetrics,
+
+		MaxSnapshots:     c.MaxSnapshots,
+		RegistrationRate: c.RegistrationRate,
+
+		Logger:  c.Logger,
+		Metrics: apiMetrics,
 	}).Register(r.server)
 	r.web = http.NewServeMux()
 	process.AddProbes(r.web, c.Metrics, r.ready)
@@ -254,13 +272,12 @@ func (r *Registry) Run(ctx context.Context) error {
 // back grows with their number.
 func (r *Registry) dismiss(ctx context.Context) {
 	n := r.feed.Subscribers()
-	window := min(time.Duration(n)*20*time.Millisecond+time.Second, 30*time.Second)
 	r.config.Logger.InfoContext(ctx, "stopping", "subscribers", n)
 	r.health.Shutdown()
 	r.feed.Dismiss(assignment.GoAway{
 		Reason:        1,
 		Message:       "the registry is stopping",
-		RetryAfterMax: window,
+		RetryAfterMax: feed.Spread(n),
 	}, roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry is stopping"))
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -38,6 +39,10 @@ type flags struct {
 
 	Heartbeat time.Duration `default:"${heartbeat}" group:"lead" help:"Time between two heartbeats to a collector, 100ms to 5m. A collector that hears nothing for three of them subscribes anew."`
 
+	MaxSnapshots int `default:"${snapshots}" group:"lead" help:"Send the whole set, or buckets of it, to at most this many collectors at a time, each of which takes about 300 KiB. Others are told when to come back; those that hold it all already are never kept waiting."`
+
+	RegistrationRate int `default:"${registrations}" group:"produce" help:"Take at most this many registrations and renewals a second from one address, of which five seconds' worth may come at once; others are told when to come back. 0: as many as come."`
+
 	AllowEndpointRange []netip.Prefix `group:"produce" placeholder:"CIDR" help:"Take only endpoints with addresses in these ranges (repeatable). Default: all but link-local, multicast and unspecified addresses. Names are checked by the collector when it dials."`
 
 	AdvertiseHTTP string `name:"advertise-http" group:"self" placeholder:"ADDRESS" help:"host:port at which collectors reach this registry's HTTP address. Default: --http-listen."`
@@ -56,6 +61,9 @@ func main() {
 		"web":         "/metrics, /healthz and /readyz",
 		"quota":       "8589934592",
 		"heartbeat":   registry.DefaultHeartbeat.String(),
+
+		"snapshots":     strconv.Itoa(registry.DefaultMaxSnapshots),
+		"registrations": strconv.Itoa(registry.DefaultRegistrationRate),
 	}))
 }
 
@@ -83,6 +91,9 @@ func (f *flags) Run(ctx context.Context) error {
 	return r.Run(ctx)
 }
 
+// maxRegistrationRate is more than any registry could take.
+const maxRegistrationRate = 10_000_000
+
 // The bounds within which collectors follow a heartbeat.
 const (
 	minHeartbeat = 100 * time.Millisecond
@@ -97,6 +108,9 @@ func (f *flags) config() (registry.Config, error) {
 		AllowRanges: f.AllowEndpointRange,
 		Heartbeat:   f.Heartbeat,
 		StopGrace:   f.StopGrace,
+
+		MaxSnapshots:     f.MaxSnapshots,
+		RegistrationRate: f.RegistrationRate,
 	}
 	if err := f.Check(); err != nil {
 		return c, err
@@ -111,6 +125,10 @@ func (f *flags) config() (registry.Config, error) {
 		return c, process.Refusef("--store-quota-bytes %d: want more than 0", f.StoreQuotaBytes)
 	case f.Heartbeat < minHeartbeat || f.Heartbeat > maxHeartbeat:
 		return c, process.Refusef("--heartbeat %v: want %v to %v", f.Heartbeat, minHeartbeat, maxHeartbeat)
+	case f.MaxSnapshots <= 0:
+		return c, process.Refusef("--max-snapshots %d: want more than 0", f.MaxSnapshots)
+	case f.RegistrationRate < 0 || f.RegistrationRate > maxRegistrationRate:
+		return c, process.Refusef("--registration-rate %d: want 0 to %d", f.RegistrationRate, maxRegistrationRate)
 	case !f.SelfRegister:
 		return c, nil
 	}

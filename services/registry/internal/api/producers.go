@@ -23,6 +23,9 @@ const maxBatchBytes = 2 << 20
 
 // RegisterProducer adds, updates or renews a producer.
 func (s producerService) RegisterProducer(ctx context.Context, m *registryv1.RegisterProducerRequest) (*registryv1.RegisterProducerResponse, error) {
+	if err := s.pace.take(ctx, 1); err != nil {
+		return nil, err
+	}
 	cmd, err := s.decodeRegister(m)
 	if err != nil {
 		return nil, err
@@ -86,6 +89,9 @@ func (s producerService) BatchRegisterProducers(ctx context.Context, m *registry
 	}
 	if n := proto.Size(m); n > maxBatchBytes {
 		return nil, violation("requests", fmt.Sprintf("%d bytes, at most %d are allowed: send fewer at a time", n, maxBatchBytes))
+	}
+	if err := s.pace.take(ctx, len(m.GetRequests())); err != nil {
+		return nil, err
 	}
 	if err := checkTwice(m.GetRequests()); err != nil {
 		return nil, err

@@ -70,10 +70,6 @@ const (
 	// from the claims of collectors. A rewound store is found by the first
 	// claim; one who lies would end everybody's streams again and again.
 	claimInterval = 10 * time.Minute
-
-	// releaseWindow is within what time the collectors of a registry that has
-	// lost its store shall go to another one.
-	releaseWindow = 2 * time.Second
 )
 
 // awayStoreLost is the reason of a GoAway, numbered as in the protocol.
@@ -408,7 +404,8 @@ func (r *Registrar) lease(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.Logger.WarnContext(ctx, "lost the lease of the sessions", "error", err)
-		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: releaseWindow},
+		window := feed.Spread(r.Feed.Subscribers())
+		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: window},
 			roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
 		if !pause(ctx, retryDelay) {
 			return ctx.Err()
