@@ -182,6 +182,7 @@ func (r *Registry) assemble() {
 		Instance:    r.instance,
 		SameStored:  api.SameStored,
 		CheckStored: api.CheckStored,
+		MarksOf:     api.MarksOf,
 		Grace:       c.Times.Grace,
 		Logger:      c.Logger,
 		Metrics:     metrics,

@@ -229,11 +229,13 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 		if !f.placed(&e.Producer) {
 			return true
 		}
-		var p *registryv1.Producer
-		if p, err = s.encode(&e.Producer); err != nil {
+		var a *assignment.Assignment
+		if a, err = decodeStored(&e.Producer); err != nil {
 			return false
 		}
-		if f.labelled(p) {
+		if f.labelled(a) {
+			p := encodeProducer(&e.Producer, a)
+			s.remark(p, &e.Producer, a)
 			resp.Producers = append(resp.Producers, p)
 			size += len(e.Stored)
 		}

@@ -76,7 +76,7 @@ func newRig(t testing.TB, s setup) *rig {
 	}
 	opened := r.memory.Open()
 	r.registrar = registrar.New(registrar.Config{
-		Store: opened, Feed: r.feed, Instance: "registry-1", SameStored: api.SameStored,
+		Store: opened, Feed: r.feed, Instance: "registry-1", SameStored: api.SameStored, MarksOf: api.MarksOf,
 		MaxCollectors: s.collectors, Logger: logger, Metrics: registrar.NewMetrics(),
 	})
 	streams := []grpc.StreamServerInterceptor{api.StreamErrors(logger)}
