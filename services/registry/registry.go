@@ -75,6 +75,14 @@ type Config struct {
 	// answer; nil: over the network.
 	DialCollector func(ctx context.Context, address string) (net.Conn, error)
 
+	// MaxSnapshots bounds the first snapshots that are being sent; 0:
+	// DefaultMaxSnapshots.
+	MaxSnapshots int
+
+	// RegistrationRate is how many registrations a second are taken from one
+	// address; 0: as many as come.
+	RegistrationRate int
+
 	// StopGrace bounds the stop; 0: 10 s.
 	StopGrace time.Duration
 
@@ -93,6 +101,9 @@ const (
 	DefaultGrace     = registrar.DefaultGrace
 	DefaultHandoff   = leader.DefaultHandoff
 	renewAfter       = 200 * time.Second
+
+	DefaultMaxSnapshots     = api.DefaultMaxSnapshots
+	DefaultRegistrationRate = api.DefaultRegistrationRate
 )
 
 // A Registry is one registry process.
@@ -150,6 +161,9 @@ func (c *Config) check() error {
 	if stores != 1 {
 		return fmt.Errorf("%d of a data directory, an etcd and a store in memory are given: want one", stores)
 	}
+	if c.MaxSnapshots < 0 || c.RegistrationRate < 0 {
+		return fmt.Errorf("%d snapshots, %d registrations a second: want 0 or more", c.MaxSnapshots, c.RegistrationRate)
+	}
 	if c.SelfID == "" {
 		return nil
 	}
@@ -191,6 +205,7 @@ func (r *Registry) assemble() {
 		Instance:    r.instance,
 		SameStored:  api.SameStored,
 		CheckStored: api.CheckStored,
+		MarksOf:     api.MarksOf,
 		Grace:       c.Times.Grace,
 		Logger:      c.Logger,
 		Metrics:     metrics,
@@ -221,8 +236,12 @@ func (r *Registry) assemble() {
 		Endpoints:  endpoint.Policy{Allow: c.AllowRanges},
 		RenewAfter: renewAfter,
 		Heartbeat:  c.Heartbeat,
-		Logger:     c.Logger,
-		Metrics:    apiMetrics,
+
+		MaxSnapshots:     c.MaxSnapshots,
+		RegistrationRate: c.RegistrationRate,
+
+		Logger:  c.Logger,
+		Metrics: apiMetrics,
 	}).Register(r.server)
 	r.web = http.NewServeMux()
 	process.AddProbes(r.web, c.Metrics, r.ready)
@@ -293,13 +312,12 @@ func (r *Registry) Run(ctx context.Context) error {
 // back grows with their number.
 func (r *Registry) dismiss(ctx context.Context) {
 	n := r.feed.Subscribers()
-	window := min(time.Duration(n)*20*time.Millisecond+time.Second, 30*time.Second)
 	r.config.Logger.InfoContext(ctx, "stopping", "subscribers", n)
 	r.health.Shutdown()
 	r.feed.Dismiss(assignment.GoAway{
 		Reason:        1,
 		Message:       "the registry is stopping",
-		RetryAfterMax: window,
+		RetryAfterMax: feed.Spread(n),
 	}, roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry is stopping"))
 }
 

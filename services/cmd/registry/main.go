@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -47,6 +48,9 @@ type flags struct {
 
 	CollectorGrace time.Duration `default:"${grace}" group:"lead" help:"How long a collector may be without a subscription before its producers are handed to others, 5s to 1h. Twice that when more than half are."`
 	HandoffTimeout time.Duration `default:"${handoff}" group:"lead" help:"How long a new collector may take to collect what it was given, 10s to 1h, two intervals of the producer at least."`
+	MaxSnapshots   int           `default:"${snapshots}" group:"lead" help:"Send the whole set, or buckets of it, to at most this many collectors at a time, each of which takes about 300 KiB. Others are told when to come back; those that hold it all already are never kept waiting."`
+
+	RegistrationRate int `default:"${registrations}" group:"produce" help:"Take at most this many registrations and renewals a second from one address, of which five seconds' worth may come at once; others are told when to come back. 0: as many as come."`
 
 	AllowEndpointRange []netip.Prefix `group:"produce" placeholder:"CIDR" help:"Take only endpoints with addresses in these ranges (repeatable). Default: all but link-local, multicast and unspecified addresses. Names are checked by the collector when it dials."`
 
@@ -68,6 +72,9 @@ func main() {
 		"heartbeat":   registry.DefaultHeartbeat.String(),
 		"grace":       registry.DefaultGrace.String(),
 		"handoff":     registry.DefaultHandoff.String(),
+
+		"snapshots":     strconv.Itoa(registry.DefaultMaxSnapshots),
+		"registrations": strconv.Itoa(registry.DefaultRegistrationRate),
 	}))
 }
 
@@ -95,6 +102,9 @@ func (f *flags) Run(ctx context.Context) error {
 	return r.Run(ctx)
 }
 
+// maxRegistrationRate is more than any registry could take.
+const maxRegistrationRate = 10_000_000
+
 // The bounds within which collectors follow a heartbeat.
 const (
 	minHeartbeat = 100 * time.Millisecond
@@ -110,6 +120,9 @@ func (f *flags) config() (registry.Config, error) {
 		Heartbeat:   f.Heartbeat,
 		StopGrace:   f.StopGrace,
 		Times:       registry.Times{Grace: f.CollectorGrace, Handoff: f.HandoffTimeout},
+
+		MaxSnapshots:     f.MaxSnapshots,
+		RegistrationRate: f.RegistrationRate,
 	}
 	if err := f.Check(); err != nil {
 		return c, err
@@ -134,6 +147,10 @@ func (f *flags) config() (registry.Config, error) {
 		return c, process.Refusef("--collector-grace %v: want 5s to 1h", f.CollectorGrace)
 	case f.HandoffTimeout < 10*time.Second || f.HandoffTimeout > time.Hour:
 		return c, process.Refusef("--handoff-timeout %v: want 10s to 1h", f.HandoffTimeout)
+	case f.MaxSnapshots <= 0:
+		return c, process.Refusef("--max-snapshots %d: want more than 0", f.MaxSnapshots)
+	case f.RegistrationRate < 0 || f.RegistrationRate > maxRegistrationRate:
+		return c, process.Refusef("--registration-rate %d: want 0 to %d", f.RegistrationRate, maxRegistrationRate)
 	case !f.SelfRegister:
 		return c, nil
 	}

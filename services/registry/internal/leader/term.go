@@ -130,11 +130,10 @@ func (t *term) step(ctx context.Context, now time.Time) {
 	if !now.Before(t.nextAsk) {
 		t.nextAsk = now.Add(t.Ask)
 		t.besides(ctx, "ask", func(ctx context.Context) func(context.Context) {
-			questions, err := t.questions(true)
+			heard, err := t.listen(ctx)
 			if err != nil {
 				return func(context.Context) {}
 			}
-			heard := t.ask(ctx, questions)
 			return func(ctx context.Context) { t.hear(ctx, heard) }
 		})
 	}
