@@ -25,10 +25,10 @@ type ailment struct {
 	lapsed bool // does not renew
 	hidden bool // does not answer
 
-	diedAt   time.Time
-	renewed  time.Time // when that was acknowledged last
-	answered time.Time // when a collection succeeded last
-	failed   bool      // one has failed since the last quiet time
+	ailingSince time.Time // it has not answered
+	renewed     time.Time // when that was acknowledged last
+	answered    time.Time // when a collection succeeded last
+	failed      bool      // one has failed since the last quiet time
 
 	// struck tells that it was struck off, rightly, and has not registered since;
 	// struckAt when it was struck off last.
@@ -64,7 +64,7 @@ func (j *journal) die(id string) {
 		}
 	}
 	if s := j.subjects[id]; n < maxDead && s.wanted && s.certain && !s.dead {
-		s.dead, s.diedAt, s.failed = true, time.Now(), true
+		s.dead, s.ailingSince, s.failed = true, time.Now(), true
 		s.owed, s.carriers = false, nil
 	}
 }
@@ -80,7 +80,9 @@ func (j *journal) hide(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.subjects[id]
-	s.hidden = s.hidden || !s.lapsed
+	if !s.hidden && !s.lapsed {
+		s.hidden, s.ailingSince = true, time.Now()
+	}
 	s.failed = s.failed || s.hidden
 }
 
@@ -191,10 +193,10 @@ func (j *journal) judgeStrike(s *subject, at time.Time) {
 // judgeDead judges, at the end of a quiet time, one that was dead all along: it is
 // on the roll no more. mu is held.
 func (j *journal) judgeDead(s *subject) {
-	if !s.wanted || !s.certain || s.tainted || s.doubt || s.diedAt.After(j.calm) {
+	if !s.wanted || !s.certain || s.tainted || s.doubt || s.ailingSince.After(j.calm) {
 		return
 	}
 	if len(j.town.store.Get("/rollcall/v1/producers/"+s.id)) > 0 {
-		j.violateLocked("%s has been dead for %v, and is on the roll", s.id, time.Since(s.diedAt).Round(time.Millisecond))
+		j.violateLocked("%s has been dead for %v, and is on the roll", s.id, time.Since(s.ailingSince).Round(time.Millisecond))
 	}
 }

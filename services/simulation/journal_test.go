@@ -134,6 +134,10 @@ func (j *journal) violateLocked(format string, args ...any) {
 	}
 }
 
+// evidence is for how long one that is held has not answered until its collector
+// lets it go.
+const evidence = 10 * time.Minute
+
 // slack is what a first collection and a connection may take.
 const slack = 300 * time.Millisecond
 
@@ -173,7 +177,7 @@ func (j *journal) pulled(who, id string) (mute string) {
 // judgeGap notes when a producer that was collected has not been for longer than
 // its interval. mu is held.
 func (j *journal) judgeGap(s *subject, now time.Time) {
-	if !s.owed {
+	if !s.owed || s.tainted && s.hidden && now.Sub(s.ailingSince) >= evidence {
 		return
 	}
 	since := s.last
