@@ -11,6 +11,7 @@ FUZZTIME ?= 10s
 SEEDS    ?= 2000
 FIRST    ?= 1
 TIMES    ?= 20
+SOAK     ?= 5m
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 RELEASED := proto/released.binpb
 UNRACED  := services/simulation
@@ -39,6 +40,14 @@ run: build ## Build, then run one registry and two collectors with their data in
 .PHONY: omicron
 omicron: build ## Build, then play omicron issue 7124 on real processes: nobody is struck off (1 min)
 	@go build -o bin/omicron ./deploy/omicron && exec bin/omicron
+
+# A module of its own, so that the product's need not know what all of etcd needs.
+bin/etcd: deploy/etcd/main.go deploy/etcd/go.mod deploy/etcd/go.sum
+	cd deploy/etcd && CGO_ENABLED=0 go build -trimpath -o ../../bin/etcd .
+
+.PHONY: soak
+soak: bin/etcd ## Kill one of three registries or of three etcd members after the other for SOAK (5m), under load
+	go test -vet=off -count=1 -timeout 0 ./deploy/soak -run '^TestSoak$$' -v -duration $(SOAK)
 
 # Building runtime/cgo is the question whether the race detector works here: it
 # needs a platform that has it, cgo, a C compiler and the C library's headers.

@@ -65,6 +65,7 @@ var house = []room{
 	{"services/registry/internal/witness", adapter, []string{collectorV1}},
 	{"services/registry/internal/store", adapter, []string{storeV1}},
 	{"services/registry/internal/store/storetest", support, []string{"services/registry/internal/store"}},
+	{"services/registry/internal/store/etcdtest", support, nil},
 	{"services/registry/internal/api", adapter, []string{registryV1}},
 
 	{"services/collector", assembly, []string{"services/producer"}},
@@ -95,6 +96,7 @@ var house = []room{
 	{"deploy/alerts", bench, nil},
 	{"deploy/local", command, nil},
 	{"deploy/bench", bench, nil},
+	{"deploy/soak", bench, nil},
 }
 
 // doors are the packages, and those below them, that a core must not import;

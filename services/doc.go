@@ -23,6 +23,7 @@
 //	      witness/           adapter   asks collectors how their producers answer
 //	      store/             adapter   the roster on disk: revisions, compare-and-set, watch
 //	        storetest/       support   the exam that every body of the store passes
+//	        etcdtest/        support   clusters of etcd members that can be killed
 //	      api/               adapter   the gRPC handlers; the one function from error to status
 //	  collector/             assembly  a collector, put together: Config, New, Run
 //	    internal/
@@ -50,6 +51,7 @@
 //	  omicron/               main      the failure that it all is about, on real processes
 //	  local/                 main      one registry and two collectors on this machine
 //	  bench/                 bench     measurements
+//	  soak/                  bench     registries over etcd, of which one after another is killed
 //
 // # Arrows
 //

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"runtime"
-	"strconv"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/deploy/internal/child"
@@ -80,7 +77,7 @@ func (s *story) end() {
 }
 
 func (s *story) everybodyIsCollected(ctx context.Context) error {
-	ports, err := freePorts(ctx, 4)
+	ports, err := child.FreePorts(ctx, 4)
 	if err != nil {
 		return err
 	}
@@ -296,26 +293,4 @@ func (s *story) call(do func(conn *grpc.ClientConn) error) error {
 		return err
 	}
 	return errors.Join(do(conn), conn.Close())
-}
-
-// freePorts finds addresses that nobody listens on, among those that the system
-// gives to nobody by itself: the registry's has to stay free between two acts.
-func freePorts(ctx context.Context, n int) ([]string, error) {
-	const first, ports, tries = 20_000, 10_000, 200
-	var free []string
-	for range tries {
-		if len(free) == n {
-			return free, nil
-		}
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(ports)))
-		lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-		if err != nil {
-			continue
-		}
-		if err := lis.Close(); err != nil {
-			return nil, err
-		}
-		free = append(free, address)
-	}
-	return nil, fmt.Errorf("no %d free ports on loopback", n)
 }

@@ -74,6 +74,12 @@ type Config struct {
 	// reach it.
 	Advertise string
 
+	// Capacity is how many samples a second this collector is made for, 0 when
+	// that is not told; Zone is where it stands, empty when that is not told. Both
+	// are for the registry, which shares out the producers.
+	Capacity float64
+	Zone     string
+
 	// SelfID and SelfEndpoint register the collector itself as a producer.
 	// Empty: it does not.
 	SelfID       string
@@ -231,6 +237,12 @@ func (k *Collector) assemble(state *statefile.State) error {
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
+	if c.SelfID != "" {
+		probes := k.web
+		k.web = http.NewServeMux()
+		k.web.Handle("/", probes)
+		k.web.Handle("/metrics", producer.Identify(c.SelfID, probes))
+	}
 	if k.tsdb == nil {
 		return nil
 	}
@@ -294,6 +306,8 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 			Instance:              k.instance,
 			IntrospectionEndpoint: c.Advertise,
 			SoftwareVersion:       process.Version,
+			Capacity:              c.Capacity,
+			Zone:                  c.Zone,
 		},
 		Members: k.members,
 		Holder:  k.members,

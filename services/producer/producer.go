@@ -16,6 +16,7 @@ import (
 	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -88,7 +89,7 @@ func Keep(ctx context.Context, c Config, r Registration) error {
 		case refused(err):
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		default:
-			wait = rand.N(min(minBackoff<<min(failures, 20), maxBackoff))
+			wait = max(rand.N(min(minBackoff<<min(failures, 20), maxBackoff)), told(err))
 			failures++
 			c.Logger.DebugContext(ctx, "could not register", "producer", r.ID, "registry", address, "error", err, "retry_in", wait)
 		}
@@ -98,6 +99,17 @@ func Keep(ctx context.Context, c Config, r Registration) error {
 			return nil
 		}
 	}
+}
+
+// told is how long a registry that is busy, or has no view of its store, wants to
+// be left alone, within what a backoff may be. Those whom it told the same do not
+// all come back at once.
+func told(err error) time.Duration {
+	delay := min(wire.RetryDelay(err), maxBackoff)
+	if delay <= 0 {
+		return 0
+	}
+	return delay + rand.N(max(delay/4, minBackoff))
 }
 
 // renewal spreads the renewals of many producers over the last tenth.

@@ -18,11 +18,18 @@ import (
 // startEmbedded runs a registry on a directory, in real time.
 func startEmbedded(t *testing.T, dir string) (*process, func()) {
 	t.Helper()
+	return startReal(t, registry.Config{DataDir: dir})
+}
+
+// startReal runs a registry in real time, over a connection.
+func startReal(t *testing.T, c registry.Config) (*process, func()) {
+	t.Helper()
 	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := registry.New(t.Context(), registry.Config{Listener: lis, DataDir: dir, Logger: slog.New(slog.DiscardHandler)})
+	c.Listener, c.Logger = lis, slog.New(slog.DiscardHandler)
+	r, err := registry.New(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

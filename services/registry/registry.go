@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,16 +42,18 @@ type Config struct {
 	Listener     net.Listener
 	HTTPListener net.Listener
 
-	// DataDir is where the embedded store keeps its files. Memory, if set, is
-	// used in its place.
+	// Exactly one of DataDir, Memory and Etcd is set: where the roster is. DataDir
+	// is where a store embedded in this process keeps its files. Etcd is one that
+	// any number of registries share.
 	DataDir string
 	Memory  *MemoryStore
+	Etcd    *EtcdConfig
 
 	// MemoryFaults, if set, is asked before each operation of this process on
 	// Memory, by its name: an error fails the operation. It may wait.
 	MemoryFaults func(op string) error
 
-	// QuotaBytes bounds the embedded store; 0: 8 GiB.
+	// QuotaBytes bounds the store in DataDir; 0: 8 GiB.
 	QuotaBytes int64
 
 	// SelfID and SelfEndpoint register the registry itself as a producer. Empty:
@@ -72,6 +75,14 @@ type Config struct {
 	// answer; nil: over the network.
 	DialCollector func(ctx context.Context, address string) (net.Conn, error)
 
+	// MaxSnapshots bounds the first snapshots that are being sent; 0:
+	// DefaultMaxSnapshots.
+	MaxSnapshots int
+
+	// RegistrationRate is how many registrations a second are taken from one
+	// address; 0: as many as come.
+	RegistrationRate int
+
 	// StopGrace bounds the stop; 0: 10 s.
 	StopGrace time.Duration
 
@@ -87,7 +98,12 @@ const (
 	DefaultHeartbeat = 5 * time.Second
 	DefaultStopGrace = 10 * time.Second
 	DefaultQuota     = 8 << 30
+	DefaultGrace     = registrar.DefaultGrace
+	DefaultHandoff   = leader.DefaultHandoff
 	renewAfter       = 200 * time.Second
+
+	DefaultMaxSnapshots     = api.DefaultMaxSnapshots
+	DefaultRegistrationRate = api.DefaultRegistrationRate
 )
 
 // A Registry is one registry process.
@@ -104,7 +120,8 @@ type Registry struct {
 	store     *store.Store
 }
 
-// New assembles a registry and opens its store.
+// New assembles a registry and opens its store. It does not wait for an etcd that
+// is not there: the registry is not ready until it has come.
 func New(ctx context.Context, c Config) (*Registry, error) {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = DefaultHeartbeat
@@ -135,6 +152,18 @@ func (c *Config) check() error {
 	if c.Heartbeat < 0 || c.StopGrace < 0 {
 		return fmt.Errorf("heartbeat %v, stop grace %v: want more than 0", c.Heartbeat, c.StopGrace)
 	}
+	stores := 0
+	for _, is := range []bool{c.DataDir != "", c.Memory != nil, c.Etcd != nil} {
+		if is {
+			stores++
+		}
+	}
+	if stores != 1 {
+		return fmt.Errorf("%d of a data directory, an etcd and a store in memory are given: want one", stores)
+	}
+	if c.MaxSnapshots < 0 || c.RegistrationRate < 0 {
+		return fmt.Errorf("%d snapshots, %d registrations a second: want 0 or more", c.MaxSnapshots, c.RegistrationRate)
+	}
 	if c.SelfID == "" {
 		return nil
 	}
@@ -148,10 +177,18 @@ func (c *Config) check() error {
 }
 
 func openStore(ctx context.Context, c Config) (*store.Store, error) {
-	if c.Memory != nil {
+	var s *store.Store
+	var err error
+	switch {
+	case c.Memory != nil:
 		return c.Memory.OpenFaulty(c.MemoryFaults), nil
+	case c.Etcd != nil:
+		external := *c.Etcd
+		external.Logger = c.Logger
+		s, err = store.OpenExternal(ctx, external)
+	default:
+		s, err = store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
 	}
-	s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
@@ -168,10 +205,14 @@ func (r *Registry) assemble() {
 		Instance:    r.instance,
 		SameStored:  api.SameStored,
 		CheckStored: api.CheckStored,
+		MarksOf:     api.MarksOf,
 		Grace:       c.Times.Grace,
 		Logger:      c.Logger,
 		Metrics:     metrics,
 	})
+	if c.DialCollector == nil {
+		c.DialCollector = dialCollector
+	}
 	r.asker = witness.New(c.DialCollector)
 	r.leader = leader.New(leader.Config{
 		Registrar:  r.registrar,
@@ -195,11 +236,28 @@ func (r *Registry) assemble() {
 		Endpoints:  endpoint.Policy{Allow: c.AllowRanges},
 		RenewAfter: renewAfter,
 		Heartbeat:  c.Heartbeat,
-		Logger:     c.Logger,
-		Metrics:    apiMetrics,
+
+		MaxSnapshots:     c.MaxSnapshots,
+		RegistrationRate: c.RegistrationRate,
+
+		Logger:  c.Logger,
+		Metrics: apiMetrics,
 	}).Register(r.server)
 	r.web = http.NewServeMux()
 	process.AddProbes(r.web, c.Metrics, r.ready)
+}
+
+// dialCollector connects to where a collector says it answers, unless that is an
+// address at which none can be.
+func dialCollector(ctx context.Context, address string) (net.Conn, error) {
+	d := net.Dialer{ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(resolved)
+		if err != nil {
+			return err
+		}
+		return endpoint.Policy{}.CheckAddr(at.Addr())
+	}}
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // ready is nil once the roll is known.
@@ -254,13 +312,12 @@ func (r *Registry) Run(ctx context.Context) error {
 // back grows with their number.
 func (r *Registry) dismiss(ctx context.Context) {
 	n := r.feed.Subscribers()
-	window := min(time.Duration(n)*20*time.Millisecond+time.Second, 30*time.Second)
 	r.config.Logger.InfoContext(ctx, "stopping", "subscribers", n)
 	r.health.Shutdown()
 	r.feed.Dismiss(assignment.GoAway{
 		Reason:        1,
 		Message:       "the registry is stopping",
-		RetryAfterMax: window,
+		RetryAfterMax: feed.Spread(n),
 	}, roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry is stopping"))
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -134,11 +136,23 @@ func TestConfigIsRefused(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+	etcd := &registry.EtcdConfig{Endpoints: []string{"http://127.0.0.1:1"}}
+	for name, c := range map[string]registry.Config{
+		"no store":               {},
+		"etcd and a directory":   {Etcd: etcd, DataDir: filepath.Join(t.TempDir(), "data")},
+		"etcd and memory":        {Etcd: etcd, Memory: registry.NewMemoryStore()},
+		"a directory and memory": {DataDir: filepath.Join(t.TempDir(), "data"), Memory: registry.NewMemoryStore()},
+		"etcd nowhere":           {Etcd: &registry.EtcdConfig{}},
+	} {
+		if _, err := registry.New(t.Context(), c); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
 }
 
-// TestDrainClean: subscribers are told to go before their streams end, at once;
+// TestStopSendsAway: subscribers are told to go before their streams end, at once;
 // their collectors do not count as live any more.
-func TestDrainClean(t *testing.T) {
+func TestStopSendsAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := registry.NewMemoryStore()
 		p := start(t, registry.Config{Memory: m})
@@ -270,7 +284,7 @@ func TestRestart(t *testing.T) {
 		}
 		again.Accepted = &registryv1.AcceptedSet{
 			Epoch: end.GetEpoch(), Revision: end.GetRevision(), SetCount: end.GetSetCount(), SetDigest: end.GetSetDigest(),
-			BucketDigests: []uint64{end.GetSetDigest()}, AssignmentFormat: 1,
+			BucketDigests: []uint64{end.GetSetDigest()}, AssignmentFormat: assignment.AssignmentFormat,
 		}
 		_, begin, sealed := p.subscribe(t, again)
 		if len(begin.GetReplacedBuckets()) > 0 || sealed.GetUpsertCount() > 0 || sealed.GetSetDigest() != end.GetSetDigest() {

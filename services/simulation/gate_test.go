@@ -44,6 +44,13 @@ func (g *gate) set(mode gateMode, lag time.Duration) {
 	g.mode, g.lag = mode, lag
 }
 
+// isOpen tells whether nobody waits and nothing fails.
+func (g *gate) isOpen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mode == gateOpen
+}
+
 var errGate = errors.New("the store cannot be reached")
 
 // check is asked before each operation.

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ type journal struct {
 
 	// spoiled are epochs in which a store has lost something.
 	spoiled map[string]bool
+
+	strikes
 }
 
 // A subject is one producer, as its owner knows it.
@@ -58,6 +61,8 @@ type subject struct {
 	// producer was last seen to be collected by exactly one or by nobody.
 	tainted bool
 
+	ailment
+
 	// doubt tells that a call about it was broken off: it may be carried out late,
 	// after what was asked for since.
 	doubt bool
@@ -70,13 +75,21 @@ type subject struct {
 	// owed tells that it was collected since it was wanted: from then on it is,
 	// in each interval, whatever the registries say.
 	owed     bool
-	carriers []string
-	last     time.Time // when it was collected last by a process that owes it
+	carriers []string  // that have collected it lately
+	last     time.Time // when it was collected last
 	seen     map[string]time.Time
+	pulls    []pull // of the last minutes
+}
+
+// A pull is one collection.
+type pull struct {
+	by string
+	at time.Time
 }
 
 // watched is one collector.
 type watched struct {
+	twin     bool
 	impaired map[impairment]bool // what keeps it from collecting, now
 	excused  time.Time           // until then it is not expected to have collected
 	wounded  bool                // its disk failed since the last quiet time
@@ -97,10 +110,12 @@ func newJournal(t *town) *journal {
 	for i := range townProducers {
 		id := fmt.Sprintf("p-%02d", i+1)
 		j.order = append(j.order, id)
-		j.subjects[id] = &subject{id: id, seen: map[string]time.Time{}}
+		j.subjects[id] = &subject{id: id, seen: map[string]time.Time{}, ailment: ailment{leased: isLeased(id)}}
 	}
 	for i := range townCollectors {
-		j.collectors[fmt.Sprintf("c-%d", i+1)] = &watched{impaired: map[impairment]bool{}, accepted: map[string]int64{}}
+		for _, twin := range []string{"", "-twin"} {
+			j.collectors[fmt.Sprintf("c-%d%s", i+1, twin)] = &watched{impaired: map[impairment]bool{}, accepted: map[string]int64{}, twin: twin != ""}
+		}
 	}
 	return j
 }
@@ -119,12 +134,16 @@ func (j *journal) violateLocked(format string, args ...any) {
 	}
 }
 
+// evidence is for how long one that is held has not answered until its collector
+// lets it go.
+const evidence = 10 * time.Minute
+
 // slack is what a first collection and a connection may take.
 const slack = 300 * time.Millisecond
 
 // pulled is told by a producer that a process has pulled it, and answers how it
-// fails to answer. main tells that the process is not a twin.
-func (j *journal) pulled(who, id string, main bool) (mute string) {
+// fails to answer.
+func (j *journal) pulled(who, id string) (mute string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.subjects[id]
@@ -134,27 +153,39 @@ func (j *journal) pulled(who, id string, main bool) (mute string) {
 	}
 	now := time.Now()
 	s.seen[who] = now
-	if main {
-		j.judgeGap(s, now)
-		// Who is told as its owner begins the debt; whoever collects it then pays.
-		if s.wanted && s.certain && !s.doubt && (s.owner == who || s.owed) {
-			s.owed, s.last = true, now
-			if !slices.Contains(s.carriers, who) {
-				s.carriers = append(s.carriers, who)
-			}
+	s.pulls = append(s.pulls, pull{who, now})
+	j.judgeGap(s, now)
+	// Who is told as its owner begins the debt; whoever collects it then pays.
+	if s.wanted && s.certain && !s.doubt && !s.dead && (s.owner == who || s.owed) {
+		s.owed, s.last = true, now
+		if !slices.Contains(s.carriers, who) {
+			s.carriers = append(s.carriers, who)
 		}
+		// Who has left it to another one owes nothing any more.
+		s.carriers = slices.DeleteFunc(s.carriers, func(c string) bool { return now.Sub(s.seen[c]) > 2*s.longest+slack })
 	}
-	return s.mute
+	mute = s.mute
+	if s.dead || s.hidden {
+		mute = "reset"
+	}
+	if mute == "" {
+		s.answered = now
+	}
+	return mute
 }
 
 // judgeGap notes when a producer that was collected has not been for longer than
 // its interval. mu is held.
 func (j *journal) judgeGap(s *subject, now time.Time) {
-	if !s.owed {
+	if !s.owed || s.tainted && s.hidden && now.Sub(s.ailingSince) >= evidence {
 		return
 	}
 	since := s.last
-	for _, id := range s.carriers {
+	carriers := s.carriers
+	if s.failed { // another one may be given it that was not seen to try
+		carriers = slices.Collect(maps.Keys(j.collectors))
+	}
+	for _, id := range carriers {
 		c := j.collectors[id]
 		if len(c.impaired) > 0 {
 			return
@@ -232,6 +263,18 @@ func (j *journal) excuse(id string, d time.Duration) {
 	j.collectors[id].excuse(d)
 }
 
+// bury notes that a twin has ended: what only it had is lost with it.
+func (j *journal) bury(id string) {
+	j.judgeGaps()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.subjects {
+		if slices.Contains(s.carriers, id) {
+			s.owed, s.carriers = false, nil
+		}
+	}
+}
+
 // wound notes that a collector's disk fails.
 func (j *journal) wound(id string) {
 	j.mu.Lock()
@@ -245,6 +288,7 @@ func (j *journal) taint() {
 	j.judgeGaps()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.lost = time.Now()
 	for _, c := range j.collectors {
 		for epoch := range c.accepted {
 			j.spoiled[epoch] = true
@@ -295,7 +339,7 @@ func (j *journal) position(id, epoch string, revision int64) {
 // stands tells whether an epoch is that of all collectors. mu is held.
 func (j *journal) stands(epoch string) bool {
 	for _, c := range j.collectors {
-		if c.epoch != epoch {
+		if c.epoch != epoch && !c.twin {
 			return false
 		}
 	}
@@ -310,24 +354,53 @@ func (j *journal) judgeQuiet() {
 	defer j.mu.Unlock()
 	for _, id := range j.order {
 		s := j.subjects[id]
-		by := s.collectors()
+		by := s.keepers()
 		switch {
+		case s.dead:
+			j.judgeDead(s)
+		case s.struck: // and held, or gone
 		case s.wanted && s.certain && len(by) == 0:
 			j.violateLocked("%s is registered and collected by nobody", id)
+		case s.hidden && len(by) > 1: // one that nobody reaches is moved once, until the time-out
 		case s.wanted && !s.tainted && len(by) > 1:
 			j.violateLocked("%s is collected by %v, and no store has lost anything", id, by)
 		case !s.wanted && s.certain && (!s.tainted || j.stands(s.left)) && len(by) > 0:
 			j.violateLocked("%s was deregistered and is collected by %v", id, by)
 		}
-		if s.wanted && len(by) == 1 || !s.wanted && len(by) == 0 {
+		if s.wanted && len(by) == 1 && !s.silent() || !s.wanted && len(by) == 0 {
 			s.tainted = false
 		}
-		s.before, s.hung, s.absent, s.doubt = 0, false, 0, false
+		s.before, s.hung, s.absent, s.doubt, s.failed = 0, false, 0, false, s.hidden
 	}
 	for _, c := range j.collectors {
 		c.wounded = false
 	}
+	for _, s := range j.subjects {
+		s.pulls = slices.DeleteFunc(s.pulls, func(p pull) bool { return time.Since(p.at) > time.Minute })
+	}
 }
+
+// keepers are the collectors without those that have left it to the last of them
+// meanwhile: a handoff may have come to its end a moment ago.
+func (s *subject) keepers() []string {
+	by := s.collectors()
+	begin := time.Now().Add(-s.longest - slack)
+	first := map[string]time.Time{}
+	last := ""
+	for _, p := range s.pulls {
+		if p.at.Before(begin) {
+			continue
+		}
+		if first[p.by].IsZero() {
+			first[p.by] = p.at
+		}
+		last = p.by
+	}
+	return slices.DeleteFunc(by, func(who string) bool { return who != last && !s.seen[who].After(first[last].Add(handing)) })
+}
+
+// handing is what the end of a handoff may take when everything works.
+const handing = 2 * time.Second
 
 // collectors are the processes that have collected the producer within the
 // longest interval that it ever had: some may know it as it was.

@@ -21,7 +21,7 @@ const renewal = time.Minute
 
 // registration is what the producer's process asks for.
 func (s *subject) registration(instance int) *registryv1.Producer {
-	return &registryv1.Producer{
+	p := &registryv1.Producer{
 		ProducerId:      s.id,
 		Endpoint:        "http://square:80/" + s.id,
 		Interval:        durationpb.New(s.interval),
@@ -29,12 +29,18 @@ func (s *subject) registration(instance int) *registryv1.Producer {
 		InstanceId:      fmt.Sprintf("%s-%d", s.id, instance),
 		LastCollectorId: s.owner,
 	}
+	if s.leased {
+		p.LeaseDuration, p.ExpireAfter = durationpb.New(leaseTime), durationpb.New(expireAfter)
+	}
+	return p
 }
 
 // register has the producer's owner register it, or renew it, with a new process
 // when asked for or when it had left.
 func (t *town) register(id, registry string, replace bool) {
 	s := t.journal.subjects[id]
+	t.lookForStrikes()
+	t.journal.recover(s)
 	if !s.wanted {
 		s.certain = false
 	}
@@ -71,7 +77,8 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 		if !s.certain && !s.wantedNot.IsZero() {
 			s.absent = time.Since(s.wantedNot)
 		}
-		s.certain, s.owner = true, ""
+		s.certain, s.owner, s.struck = true, "", false
+		s.renewed = time.Now()
 		if known := slices.Contains(s.acked, s.instance); !known || resp.GetChanged() {
 			s.written = resp.GetRevision()
 			if !known {
@@ -99,18 +106,20 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 	return true
 }
 
-// renew has all owners renew at one registry, as they do from time to time.
-func (t *town) renew(r *registryNode) {
+// renew has owners renew at one registry, as they do from time to time: all, or
+// those with a short lease. Those that are silent do not.
+func (t *town) renew(r *registryNode, all bool) error {
+	t.lookForStrikes()
 	req := &registryv1.BatchRegisterProducersRequest{}
 	var asked []*subject
 	for _, id := range t.journal.order {
-		if s := t.journal.subjects[id]; s.wanted {
+		if s := t.journal.subjects[id]; s.wanted && !s.silent() && (all || s.leased) {
 			asked = append(asked, s)
 			req.Requests = append(req.Requests, &registryv1.RegisterProducerRequest{Producer: s.registration(s.instance)})
 		}
 	}
 	if len(asked) == 0 {
-		return
+		return nil
 	}
 	var resp *registryv1.BatchRegisterProducersResponse
 	err := r.call(func(ctx context.Context, conn *grpc.ClientConn) (err error) {
@@ -121,11 +130,23 @@ func (t *town) renew(r *registryNode) {
 		for _, s := range asked {
 			t.journal.doubts(s, err)
 		}
-		return
+		return err
 	}
 	for i, result := range resp.GetResults() {
 		if !t.registered(asked[i], result.GetResponse(), codes.Code(result.GetCode()), result.GetMessage()) {
 			t.register(asked[i].id, r.name, false)
+		}
+	}
+	return nil
+}
+
+// renewLeased has those renew that have a short lease, at another registry when
+// one does not answer.
+func (t *town) renewLeased() {
+	first := t.random.IntN(len(t.registries))
+	for i := range t.registries {
+		if t.renew(t.registries[(first+i)%len(t.registries)], false) == nil {
+			return
 		}
 	}
 }
@@ -147,7 +168,9 @@ func (t *town) deregister(id, registry string) {
 	if s.instance == 0 {
 		return // it never was
 	}
-	known := s.wanted && s.certain
+	t.lookForStrikes()
+	known := s.wanted && s.certain && !s.dead && !s.struck
+	t.journal.recover(s)
 	t.journal.leaving(s)
 	var resp *registryv1.DeregisterProducerResponse
 	err := t.registryNamed(registry).call(func(ctx context.Context, conn *grpc.ClientConn) (err error) {
@@ -172,7 +195,7 @@ func (t *town) deregister(id, registry string) {
 // outdated has a process that was replaced renew: it must not come back.
 func (t *town) outdated(id, registry string) {
 	s := t.journal.subjects[id]
-	if len(s.acked) < 2 || !s.wanted || !s.certain || s.acked[len(s.acked)-1] != s.instance {
+	if len(s.acked) < 2 || !s.wanted || !s.certain || s.dead || s.struck || s.acked[len(s.acked)-1] != s.instance {
 		return
 	}
 	old := s.acked[len(s.acked)-2]
@@ -194,9 +217,10 @@ func (t *town) outdated(id, registry string) {
 // durable judges, before owners renew, that every registry knows whose registration
 // was acknowledged.
 func (t *town) durable() {
+	t.lookForStrikes()
 	for _, id := range t.journal.order {
 		s := t.journal.subjects[id]
-		if !s.wanted || !s.certain || s.tainted || s.doubt {
+		if !s.wanted || !s.certain || s.tainted || s.doubt || s.dead || s.struck {
 			continue
 		}
 		for _, r := range t.registries {

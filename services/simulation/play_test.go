@@ -12,7 +12,8 @@ import (
 // play plays a script, and judges after each step.
 func (t *town) play(script []step) {
 	t.begun = time.Now()
-	t.every(renewal, func() { t.renew(t.registries[t.random.IntN(len(t.registries))]) })
+	t.every(renewal, func() { _ = t.renew(t.registries[t.random.IntN(len(t.registries))], true) })
+	t.every(leaseTime/2, t.renewLeased)
 	for _, s := range script {
 		t.until(t.begun.Add(s.at))
 		t.step = s.String()
@@ -44,6 +45,7 @@ func (t *town) until(at time.Time) {
 		time.Sleep(time.Until(next.at))
 		next.what()
 		t.settle()
+		t.noteHealth()
 	}
 	time.Sleep(time.Until(at))
 	t.settle()
@@ -62,6 +64,8 @@ func (t *town) every(d time.Duration, what func()) {
 // judge judges what holds at any time.
 func (t *town) judge() {
 	t.settle()
+	t.noteHealth()
+	t.lookForStrikes()
 	t.journal.judgeGaps()
 	for _, r := range t.registries {
 		r.lives()
@@ -99,6 +103,7 @@ func (t *town) quiet(wait string) {
 		t.fatalf("%q: %v", wait, err)
 	}
 	end := time.Now().Add(d)
+	t.journal.calm = time.Now()
 	var ends []appointment
 	t.agenda = slices.DeleteFunc(t.agenda, func(a appointment) bool {
 		if !a.recurs {
@@ -110,6 +115,7 @@ func (t *town) quiet(wait string) {
 		a.what()
 		t.settle()
 	}
+	t.noteHealth()
 	for _, c := range t.collectors {
 		if c.disk.wasTorn() {
 			c.crash()
@@ -117,10 +123,11 @@ func (t *town) quiet(wait string) {
 		}
 	}
 	t.until(time.Now().Add(3 * time.Second)) // a registry that was cut off loads anew
+	t.settleFleet()
 	t.durable()
 	// A collector's longest backoff, and a bit.
 	t.until(time.Now().Add(32 * time.Second))
-	t.renew(t.registries[0])
+	_ = t.renew(t.registries[0], true)
 	for _, id := range t.journal.order {
 		if s := t.journal.subjects[id]; !s.wanted && !s.certain {
 			t.deregister(id, t.registries[0].name)
@@ -131,6 +138,7 @@ func (t *town) quiet(wait string) {
 	t.until(end)
 	t.judge()
 	t.journal.judgeQuiet()
+	t.judgeDrained()
 	t.agree()
 	t.takeManglersAway()
 }
@@ -140,7 +148,7 @@ func (t *town) certain() {
 	t.journal.mu.Lock()
 	defer t.journal.mu.Unlock()
 	for _, id := range t.journal.order {
-		if s := t.journal.subjects[id]; s.instance > 0 && !s.certain {
+		if s := t.journal.subjects[id]; s.instance > 0 && !s.certain && !s.dead {
 			t.journal.violateLocked("%s could not be registered or deregistered although everything works", id)
 		}
 	}

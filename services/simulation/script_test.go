@@ -87,6 +87,8 @@ func fits(kind, arg string) bool {
 	switch kind {
 	case "PRODUCER":
 		return numbered("p-", townProducers)
+	case "LEASED":
+		return fits("PRODUCER", arg) && isLeased(arg)
 	case "REGISTRY":
 		return numbered("r-", townRegistries)
 	case "COLLECTOR":
@@ -109,6 +111,8 @@ func draw(r *rand.Rand, kind string) string {
 	switch kind {
 	case "PRODUCER":
 		return fmt.Sprintf("p-%02d", 1+r.IntN(townProducers))
+	case "LEASED":
+		return fmt.Sprintf("p-%02d", 2+2*r.IntN(townProducers/2))
 	case "REGISTRY":
 		return fmt.Sprintf("r-%d", 1+r.IntN(townRegistries))
 	case "COLLECTOR":
@@ -152,7 +156,7 @@ const (
 	rounds       = 5
 	roundSteps   = 24
 	roundTime    = 110 * time.Second
-	quietTime    = 75 * time.Second
+	quietTime    = 135 * time.Second
 	scriptLength = rounds * (roundTime + quietTime)
 )
 

@@ -26,6 +26,10 @@ const (
 	townRegistries = 2
 	townCollectors = 3
 	townProducers  = 20
+
+	// townMassLease is short, or three deaths would be a mass for longer than a
+	// quiet time.
+	townMassLease = 20 * time.Second
 )
 
 // A town is what a script is played in: registries over one store, collectors
@@ -73,6 +77,9 @@ type collectorNode struct {
 	disk *disk
 	step atomic.Int64 // how far its wall clock is ahead
 	twin *host
+
+	// drained tells that a drain of it stands.
+	drained bool
 }
 
 // playTown plays a script in a bubble and returns what was violated.
@@ -207,11 +214,13 @@ func (r *registryNode) start() {
 	metrics := prometheus.NewRegistry()
 	r.town.network.refuse(r.name, false)
 	reg, err := registry.New(r.town.ctx, registry.Config{
-		Listener:     r.town.network.listen(r.address()),
-		Memory:       store,
-		MemoryFaults: r.gate.check,
-		Logger:       r.town.logger(r.name),
-		Metrics:      metrics,
+		DialCollector: r.town.network.dialer(r.name),
+		Listener:      r.town.network.listen(r.address()),
+		Memory:        store,
+		MemoryFaults:  r.gate.check,
+		Times:         registry.Times{MassLease: townMassLease},
+		Logger:        r.town.logger(r.name),
+		Metrics:       metrics,
 	})
 	if err != nil {
 		r.town.fatalf("%s: %v", r.name, err)
@@ -256,7 +265,7 @@ func (c *collectorNode) start() {
 // assemble makes a process of the collector under a host's name of its own.
 func (c *collectorNode) assemble(name string, d *disk, metrics *prometheus.Registry) (*collector.Collector, func()) {
 	t := c.town
-	square := &square{name: name, journal: t.journal, main: name == c.name}
+	square := &square{name: name, journal: t.journal}
 	stop := square.open(t.world)
 	dial := t.network.dialer(name)
 	var registries []string
@@ -323,6 +332,7 @@ func (c *collectorNode) endTwin() {
 	if c.twin == nil {
 		return
 	}
+	c.town.journal.bury(c.name + "-twin")
 	c.town.network.refuse(c.name+"-twin", true)
 	c.town.network.each(func(l *link) bool { return l.from == c.name+"-twin" }, func(l *link) { _ = l.Close() })
 	c.town.await(c.name+"-twin", c.twin)
@@ -338,7 +348,6 @@ func (c *collectorNode) endTwin() {
 type square struct {
 	name    string
 	journal *journal
-	main    bool
 }
 
 func (s *square) address() string { return "square-of-" + s.name + ":80" }
@@ -355,7 +364,7 @@ func (s *square) open(w *world) (stop func()) {
 }
 
 func (s *square) serve(rw http.ResponseWriter, r *http.Request) {
-	switch s.journal.pulled(s.name, r.URL.Path[1:], s.main) {
+	switch s.journal.pulled(s.name, r.URL.Path[1:]) {
 	case "error":
 		http.Error(rw, "not now", http.StatusServiceUnavailable)
 	case "hang":

@@ -24,6 +24,9 @@ type verb struct {
 }
 
 // The verbs. Those with FOR last so long, unless a quiet time ends them before.
+// A LEASED producer has a short lease; what ails one lasts until it registers
+// again: one that dies neither answers nor renews, one that lapses does not
+// renew, and one that hides renews and does not answer.
 var verbs []verb
 
 func init() { //nolint:gochecknoinits // the table and what it lists name each other
@@ -35,6 +38,17 @@ func init() { //nolint:gochecknoinits // the table and what it lists name each o
 		{name: "replace", takes: "PRODUCER REGISTRY", weight: 4, play: func(t *town, a []string) { t.register(a[0], a[1], true) }},
 		{name: "outdated", takes: "PRODUCER REGISTRY", weight: 3, play: func(t *town, a []string) { t.outdated(a[0], a[1]) }},
 		{name: "mute", takes: "PRODUCER error|hang|reset FOR", weight: 3, play: func(t *town, a []string) { t.mute(a[0], a[1], a[2]) }},
+
+		{name: "die", takes: "LEASED", weight: 4, play: func(t *town, a []string) { t.journal.die(a[0]) }},
+		{name: "lapse", takes: "LEASED", weight: 3, play: func(t *town, a []string) { t.journal.lapse(a[0]) }},
+		{name: "hide", takes: "LEASED", weight: 3, play: func(t *town, a []string) { t.journal.hide(a[0]) }},
+
+		// What operators do.
+		{name: "drain", takes: "COLLECTOR", weight: 3, play: func(t *town, a []string) { t.drain(a[0], true) }},
+		{name: "undrain", takes: "COLLECTOR", weight: 4, play: func(t *town, a []string) { t.drain(a[0], false) }},
+		{name: "expunge", takes: "COLLECTOR FOR", weight: 1, play: func(t *town, a []string) { t.expunge(a[0], a[1]) }},
+		{name: "move", takes: "PRODUCER COLLECTOR", weight: 10, play: func(t *town, a []string) { t.moveTo(a[0], a[1]) }},
+		{name: "rebalance", takes: "", weight: 2, play: func(t *town, _ []string) { t.rebalance() }},
 
 		// What happens to processes.
 		{name: "crash", takes: "NODE FOR", weight: 8, play: func(t *town, a []string) { t.down(a[0], a[1], (*registryNode).crash, (*collectorNode).crash) }},
@@ -162,6 +176,7 @@ func (t *town) clockStep(name, by string) {
 // seclude cuts a collector off from all producers.
 func (t *town) seclude(name, wait string) {
 	host := hostOf((&square{name: name}).address())
+	t.journal.seclude()
 	t.journal.impair(name, secluded)
 	t.network.part(name, host, true)
 	t.later(wait, func() {
@@ -196,6 +211,9 @@ func (t *town) tear(name string) {
 // do not.
 func (t *town) restore(snapshot *registry.MemorySnapshot, how string) {
 	t.journal.taint()
+	for _, c := range t.collectors {
+		c.drained = false
+	}
 	if how == "stopped" {
 		for _, r := range t.registries {
 			r.crash()
@@ -227,12 +245,18 @@ func (t *town) fork(name, wait string) {
 		return
 	}
 	t.journal.taint()
+	for _, c := range t.collectors {
+		c.drained = false // in one of the two
+	}
 	r.forked = registry.NewMemoryStore()
 	r.forked.Restore(t.store.Snapshot())
 	r.crash()
 	r.start()
 	t.later(wait, func() {
 		t.journal.taint()
+		for _, c := range t.collectors {
+			c.drained = false
+		}
 		r.crash()
 		r.forked = nil
 		r.start()
@@ -244,7 +268,7 @@ func (t *town) mute(id, how, wait string) {
 		t.journal.mu.Lock()
 		defer t.journal.mu.Unlock()
 		s := t.journal.subjects[id]
-		s.mute, s.hung = how, s.hung || how == "hang"
+		s.mute, s.hung, s.failed = how, s.hung || how == "hang", true
 	}
 	set(how)
 	t.later(wait, func() { set("") })

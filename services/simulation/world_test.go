@@ -137,6 +137,7 @@ func (w *world) registryAt(address string, c registry.Config) *host {
 	c.Listener = w.network.listen(address)
 	c.Logger = w.logger(address)
 	c.Metrics = prometheus.NewRegistry()
+	c.DialCollector = w.network.dialer(hostOf(address))
 	r, err := registry.New(w.ctx, c)
 	if err != nil {
 		w.fatalf("registry: %v", err)
@@ -166,7 +167,9 @@ func (w *world) collectorOf(c collector.Config) *host {
 	c.Metrics = prometheus.NewRegistry()
 	c.DialRegistry = w.network.dialer(c.ID)
 	c.DialProducer = w.network.dialerTCP(c.ID)
-	c.Sink = discard{}
+	if c.Sink == nil {
+		c.Sink = discard{}
+	}
 	k, err := collector.New(w.ctx, c)
 	if err != nil {
 		w.fatalf("collector: %v", err)
@@ -339,6 +342,7 @@ func (f *fleet) producer(id string) *registryv1.Producer {
 		Endpoint:   "http://" + fleetAddress + "/" + id,
 		Interval:   durationpb.New(f.every),
 		Timeout:    durationpb.New(5 * time.Second),
+		Labels:     []*registryv1.Label{{Name: "id", Value: id}},
 	}
 }
 

@@ -12,11 +12,13 @@ import (
 	"net/netip"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	"github.com/rollcall-metrics/rollcall/services/collector"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
+	"github.com/rollcall-metrics/rollcall/services/internal/wire"
 )
 
 const description = `A collector of Rollcall: it follows the registry, collects metrics from the
@@ -33,6 +35,9 @@ Exit codes: 0 stopped as asked, 1 failed, 2 refused its configuration.`
 type flags struct {
 	ID       string   `required:"" group:"follow" help:"The name of this collector. It stays the same when the process, its address or its version changes."`
 	Registry []string `default:"127.0.0.1:7470" group:"follow" placeholder:"ADDRESS" help:"host:port of a registry's gRPC (repeatable); each try takes the next one. Default: ${default}."`
+
+	Capacity float64 `default:"0" group:"follow" placeholder:"RATE" help:"How many samples a second this collector is made for, for the registry that shares out the producers; 0 is not told, and then it gets as many as the others."`
+	Zone     string  `group:"follow" help:"Where this collector stands, for the registry. Default: not told."`
 
 	DataDir        string        `required:"" group:"data" placeholder:"DIR" help:"Keep the last assignment and the samples in this directory; it is made if it is missing. There is no default: a collector that starts in the wrong place has forgotten whom to collect."`
 	Retention      time.Duration `default:"360h" group:"data" help:"Keep samples for this long, at least 2h; 360h is 15 days."`
@@ -89,6 +94,8 @@ func (f *flags) config() (collector.Config, error) {
 		DataDir:        f.DataDir,
 		AllowRanges:    f.AllowEndpointRange,
 		MaxProducers:   f.MaxProducers,
+		Capacity:       f.Capacity,
+		Zone:           f.Zone,
 		Retention:      f.Retention,
 		RetentionBytes: f.RetentionBytes,
 		StopGrace:      f.StopGrace,
@@ -114,6 +121,10 @@ func (f *flags) config() (collector.Config, error) {
 		return c, process.Refusef("--retention %v: want at least %v", f.Retention, minRetention)
 	case f.RetentionBytes < 0:
 		return c, process.Refusef("--retention-bytes %d is negative", f.RetentionBytes)
+	case !(f.Capacity >= 0 && f.Capacity <= wire.MaxCapacity): // NaN is neither
+		return c, process.Refusef("--capacity %v: want 0 to %v", f.Capacity, wire.MaxCapacity)
+	case len(f.Zone) > wire.MaxZoneBytes || !utf8.ValidString(f.Zone):
+		return c, process.Refusef("--zone %.128q: want at most %d bytes of UTF-8", f.Zone, wire.MaxZoneBytes)
 	case f.MaxProducers <= 0:
 		return c, process.Refusef("--max-producers %d: want more than 0", f.MaxProducers)
 	}

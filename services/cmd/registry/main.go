@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -25,18 +26,31 @@ gives each producer to a collector, and streams each collector its assignments.
 
   registry --data-dir /var/lib/rollcall
 
-It keeps the roll in a store of its own in the data directory. One process at a
-time uses a directory. Every flag is also an environment variable, named behind it.
+It keeps the roll in a store of its own in the data directory, which one process
+at a time uses, or in an etcd that is there already. Any number of registries
+share one etcd, and each serves everything:
+
+  registry --name a --etcd-endpoints https://e1:2379,https://e2:2379,https://e3:2379
+
+Every flag is also an environment variable, named behind it.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 refused its configuration.`
 
 type flags struct {
-	DataDir         string `required:"" group:"data" placeholder:"DIR" help:"Keep the roll in this directory; it is made if it is missing. There is no default: a registry that starts in the wrong place has forgotten everybody."`
-	StoreQuotaBytes int64  `default:"${quota}" group:"data" help:"Refuse registrations when the store takes more bytes than this, history included."`
+	DataDir         string `group:"data" placeholder:"DIR" help:"Keep the roll in this directory; it is made if it is missing. There is no default: a registry that starts in the wrong place has forgotten everybody."`
+	StoreQuotaBytes int64  `default:"${quota}" group:"data" help:"Refuse registrations when the store in --data-dir takes more bytes than this, history included."`
+
+	etcdFlags
 
 	process.ServeFlags
 
 	Heartbeat time.Duration `default:"${heartbeat}" group:"lead" help:"Time between two heartbeats to a collector, 100ms to 5m. A collector that hears nothing for three of them subscribes anew."`
+
+	CollectorGrace time.Duration `default:"${grace}" group:"lead" help:"How long a collector may be without a subscription before its producers are handed to others, 5s to 1h. Twice that when more than half are."`
+	HandoffTimeout time.Duration `default:"${handoff}" group:"lead" help:"How long a new collector may take to collect what it was given, 10s to 1h, two intervals of the producer at least."`
+	MaxSnapshots   int           `default:"${snapshots}" group:"lead" help:"Send the whole set, or buckets of it, to at most this many collectors at a time, each of which takes about 300 KiB. Others are told when to come back; those that hold it all already are never kept waiting."`
+
+	RegistrationRate int `default:"${registrations}" group:"produce" help:"Take at most this many registrations and renewals a second from one address, of which five seconds' worth may come at once; others are told when to come back. 0: as many as come."`
 
 	AllowEndpointRange []netip.Prefix `group:"produce" placeholder:"CIDR" help:"Take only endpoints with addresses in these ranges (repeatable). Default: all but link-local, multicast and unspecified addresses. Names are checked by the collector when it dials."`
 
@@ -56,6 +70,11 @@ func main() {
 		"web":         "/metrics, /healthz and /readyz",
 		"quota":       "8589934592",
 		"heartbeat":   registry.DefaultHeartbeat.String(),
+		"grace":       registry.DefaultGrace.String(),
+		"handoff":     registry.DefaultHandoff.String(),
+
+		"snapshots":     strconv.Itoa(registry.DefaultMaxSnapshots),
+		"registrations": strconv.Itoa(registry.DefaultRegistrationRate),
 	}))
 }
 
@@ -83,6 +102,9 @@ func (f *flags) Run(ctx context.Context) error {
 	return r.Run(ctx)
 }
 
+// maxRegistrationRate is more than any registry could take.
+const maxRegistrationRate = 10_000_000
+
 // The bounds within which collectors follow a heartbeat.
 const (
 	minHeartbeat = 100 * time.Millisecond
@@ -97,6 +119,10 @@ func (f *flags) config() (registry.Config, error) {
 		AllowRanges: f.AllowEndpointRange,
 		Heartbeat:   f.Heartbeat,
 		StopGrace:   f.StopGrace,
+		Times:       registry.Times{Grace: f.CollectorGrace, Handoff: f.HandoffTimeout},
+
+		MaxSnapshots:     f.MaxSnapshots,
+		RegistrationRate: f.RegistrationRate,
 	}
 	if err := f.Check(); err != nil {
 		return c, err
@@ -104,13 +130,27 @@ func (f *flags) config() (registry.Config, error) {
 	if err := process.CheckRanges("--allow-endpoint-range", f.AllowEndpointRange); err != nil {
 		return c, err
 	}
+	var err error
+	if c.Etcd, err = f.etcd(f.Insecure); err != nil {
+		return c, err
+	}
 	switch {
-	case f.DataDir == "":
-		return c, process.Refusef("--data-dir is empty")
+	case f.DataDir == "" && len(f.EtcdEndpoints) == 0:
+		return c, process.Refusef("want --data-dir or --etcd-endpoints: where the roll is kept. There is no default: a registry that starts in the wrong place has forgotten everybody")
+	case f.DataDir != "" && len(f.EtcdEndpoints) > 0:
+		return c, process.Refusef("--data-dir and --etcd-endpoints: the roll is in one of the two; which?")
 	case f.StoreQuotaBytes <= 0:
 		return c, process.Refusef("--store-quota-bytes %d: want more than 0", f.StoreQuotaBytes)
 	case f.Heartbeat < minHeartbeat || f.Heartbeat > maxHeartbeat:
 		return c, process.Refusef("--heartbeat %v: want %v to %v", f.Heartbeat, minHeartbeat, maxHeartbeat)
+	case f.CollectorGrace < 5*time.Second || f.CollectorGrace > time.Hour:
+		return c, process.Refusef("--collector-grace %v: want 5s to 1h", f.CollectorGrace)
+	case f.HandoffTimeout < 10*time.Second || f.HandoffTimeout > time.Hour:
+		return c, process.Refusef("--handoff-timeout %v: want 10s to 1h", f.HandoffTimeout)
+	case f.MaxSnapshots <= 0:
+		return c, process.Refusef("--max-snapshots %d: want more than 0", f.MaxSnapshots)
+	case f.RegistrationRate < 0 || f.RegistrationRate > maxRegistrationRate:
+		return c, process.Refusef("--registration-rate %d: want 0 to %d", f.RegistrationRate, maxRegistrationRate)
 	case !f.SelfRegister:
 		return c, nil
 	}

@@ -35,6 +35,7 @@ func TestCommand(t *testing.T) {
 			"free":      free,
 			"exits":     exits,
 			"await":     await,
+			"unready":   unready,
 			"refuses":   refuses,
 			"hang":      hang,
 			"terminate": terminate,
@@ -102,6 +103,19 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		return err
 	})
+}
+
+// unready URL REGEXP: the URL answers 503, with such a body.
+func unready(ts *testscript.TestScript, _ bool, args []string) {
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	want := regexp.MustCompile(strings.Join(args[1:], " "))
+	if resp.StatusCode != http.StatusServiceUnavailable || !want.Match(body) {
+		ts.Fatalf("%s answers %s %.500q", args[0], resp.Status, body)
+	}
 }
 
 // refuses ADDRESS: until nobody listens there.

@@ -18,6 +18,7 @@ import (
 func Groups() kong.Option {
 	return kong.ExplicitGroups([]kong.Group{
 		{Key: "data", Title: "Data:"},
+		{Key: "etcd", Title: "Data in an etcd that is there already:"},
 		{Key: "serve", Title: "Where it serves (addresses are host:port):"},
 		{Key: "follow", Title: "Whom it follows:"},
 		{Key: "lead", Title: "Collectors:"},

@@ -8,13 +8,12 @@ import (
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 func byHand(m *registryv1.Producer)    { m.InstanceId = "" }
-func permanent(m *registryv1.Producer) { m.Permanent = proto.Bool(true) }
-func leased(m *registryv1.Producer)    { m.Permanent = proto.Bool(false) }
+func permanent(m *registryv1.Producer) { m.Permanent = new(true) }
+func leased(m *registryv1.Producer)    { m.Permanent = new(false) }
 
 func lease(d time.Duration) func(*registryv1.Producer) {
 	return func(m *registryv1.Producer) { m.LeaseDuration = span(d) }

@@ -11,7 +11,6 @@ import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -33,6 +32,7 @@ const (
 	DefaultExpiry = time.Hour
 	MaxRate       = 10_000_000 // samples per second, of a producer
 	MaxCapacity   = 1e12       // samples per second, of a collector
+	MaxZoneBytes  = maxTextBytes
 )
 
 // A Registration is a producer that asks to be collected.
@@ -127,8 +127,8 @@ func decodeLife(m *registryv1.Producer, field string, r *Registration, v *Violat
 
 func decodeZone(s, field string, v *Violations) string {
 	switch {
-	case len(s) > maxTextBytes:
-		v.add(field, "%d bytes, at most %d are allowed", len(s), maxTextBytes)
+	case len(s) > MaxZoneBytes:
+		v.add(field, "%d bytes, at most %d are allowed", len(s), MaxZoneBytes)
 	case !utf8.ValidString(s):
 		v.add(field, "is not valid UTF-8")
 	default:
@@ -264,7 +264,7 @@ func EncodeProducer(a *assignment.Assignment) *registryv1.Producer {
 		IgnoreTimestamps: m.IgnoreTimestamps,
 		Limits:           m.Limits,
 		FallbackFormat:   m.FallbackFormat,
-		Permanent:        proto.Bool(a.Permanent),
+		Permanent:        new(a.Permanent),
 		Version:          uint64(a.Version),
 	}
 }

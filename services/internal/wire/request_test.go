@@ -169,7 +169,7 @@ func checkRegistration(t rapid.TB, r *wire.Registration) {
 func TestDecodeProducerTakesEverything(t *testing.T) {
 	r, err := wire.DecodeProducer(producer(func(m *registryv1.Producer) {
 		m.LastCollectorId, m.HonorLabels, m.IgnoreTimestamps = "c-1", true, true
-		m.Permanent, m.Zone, m.ExpectedSamplesPerSecond = proto.Bool(true), "eu-1", 12.5
+		m.Permanent, m.Zone, m.ExpectedSamplesPerSecond = new(true), "eu-1", 12.5
 		m.Labels = append(m.Labels, &registryv1.Label{Name: "none"}, &registryv1.Label{Name: "job"})
 	}), "producer")
 	if err != nil {

@@ -101,6 +101,29 @@ func TestCollectedTargetsAreTold(t *testing.T) {
 	})
 }
 
+// All come in turn, also when that takes longer than until they are told again.
+func TestTheLastCollectedTargetIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &holder{persisted: true}
+		h.collect(60_000)
+		a, stop := answering(t, h)
+		began := time.Now()
+		a.notify()
+		time.Sleep(5950 * time.Millisecond)
+		synctest.Wait()
+		stop()
+		var last string
+		for _, ack := range h.acks {
+			if n := len(ack.collected); n > 0 {
+				last = ack.collected[n-1]
+			}
+		}
+		if n := len(h.tellings(began)); n != 60 || last != "t-060000" {
+			t.Errorf("%d tellings, the last one of %s", n, last)
+		}
+	})
+}
+
 // A telling that is lost is repeated at once; one that completes nothing is none.
 func TestCollectedTargetsAreToldAgainAfterALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -209,7 +208,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		wait := pace.next(err, s)
+		wait := pace.next(err, s, f.Addresses[(n+1)%len(f.Addresses)])
 		f.Metrics.Ended.WithLabelValues(reasonOf(err, s)).Inc()
 		f.Logger.WarnContext(ctx, "the subscription ended; collecting goes on", "address", address,
 			"error", err, "sealed", s.sealed, "retry_in", wait)
@@ -231,44 +230,6 @@ func clip(s string) string {
 		return strings.ToValidUTF8(s[:most], "") + "..."
 	}
 	return s
-}
-
-// pacer says how long to wait before the next try: full jitter below a bound
-// that doubles with each failure and is reset by a stream that stood.
-type pacer struct {
-	failures     int
-	lastDiverged time.Time
-}
-
-func (p *pacer) next(err error, s *session) time.Duration {
-	if s.sealed && time.Since(s.sealedAt) >= steady {
-		p.failures = 0
-	}
-	if !s.awayUntil.IsZero() {
-		return p.away(s.awayUntil)
-	}
-	if errors.Is(err, errDiverged) && time.Since(p.lastDiverged) > time.Minute {
-		p.lastDiverged = time.Now()
-		return 0
-	}
-	bound := min(minBackoff<<min(p.failures, 20), maxBackoff)
-	p.failures++
-	if status.Code(err) == codes.Aborted {
-		// Another instance has taken this one's place: go on, but do not fight.
-		return maxBackoff/2 + rand.N(maxBackoff/2)
-	}
-	return rand.N(bound)
-}
-
-// away is the wait after a go_away: until the time that was drawn, and longer
-// for a registry that does nothing but send its subscribers away.
-func (p *pacer) away(until time.Time) time.Duration {
-	wait := max(minBackoff, time.Until(until))
-	if p.failures > 0 {
-		wait += rand.N(min(minBackoff<<min(p.failures, 20), maxBackoff))
-	}
-	p.failures++
-	return wait
 }
 
 // reasonOf is a label for the end of a stream, one of a closed set.

@@ -230,3 +230,19 @@ func TestHeartbeats(t *testing.T) {
 		t.Errorf("at revision %d, want 5", s.Revision)
 	}
 }
+
+// TestAcceptedAreNotTheHeld: who is held is collected, and is in no accepted set.
+func TestAcceptedAreNotTheHeld(t *testing.T) {
+	r := newRig(t, membership.State{Accepted: &snapshot.Accepted{}})
+	if got := r.Accepted([]assignment.ProducerID{"a"}); len(got) != 0 {
+		t.Errorf("before the first seal: %v", got)
+	}
+	r.all("e", 1, "a", "b", "c")
+	r.all("e", 2, "a", "c")
+	if got := r.Accepted([]assignment.ProducerID{"c", "b", "x", "a"}); !slices.Equal(got, []assignment.ProducerID{"c", "a"}) {
+		t.Errorf("accepted: %v", got)
+	}
+	if !r.Holds("b") {
+		t.Error("b is not held")
+	}
+}

@@ -120,7 +120,7 @@ func (s *Schedule) planStep(st *step, old member, found bool) bool {
 	switch {
 	case a == old.assigned:
 		return false
-	case a.SameWork(old.assigned):
+	case sameWork(a, old.assigned):
 		st.change = replace
 	case old.entry.collection == nil: // only Apply, so only this goroutine, changes that
 		st.opened, st.err = s.open(a)
@@ -128,6 +128,17 @@ func (s *Schedule) planStep(st *step, old member, found bool) bool {
 		st.change, st.err = alter, check(a)
 	}
 	return true
+}
+
+// sameWork tells whether a collection need not be touched for another assignment.
+// Whether its producer has a lease makes no difference to it.
+func sameWork(a, b *assignment.Assignment) bool {
+	if a.Permanent != b.Permanent {
+		like := *b
+		like.Permanent = a.Permanent
+		b = &like
+	}
+	return a.SameWork(b)
 }
 
 // commit makes the planned steps at once.
@@ -161,11 +172,16 @@ func (s *Schedule) commitInsert(st *step) {
 	e.collection, e.work, e.first = st.opened, a, true
 	e.joining = a.Role == assignment.RoleHandoffTarget
 	s.cast(e, a.Role)
-	s.due.push(e, GridOf(e.id, a.Interval).Next(s.clock().Milliseconds()))
+	next := GridOf(e.id, a.Interval).Next(s.clock().Milliseconds())
+	s.due.push(e, next)
 	if end, ok := s.ending[e.id]; ok {
 		e.state = blocked
 		end.successor = e
 		s.ending[e.id] = end
+		return
+	}
+	if e.joining && next-s.clock().Milliseconds() <= probeAhead.Milliseconds() {
+		e.state, e.first = idle, false
 		return
 	}
 	s.await(&s.firsts, e, 0, s.elapsed())
@@ -194,7 +210,7 @@ func (s *Schedule) commitAlter(st *step) {
 	switch {
 	case st.err != nil:
 		s.setUnrunnable(e.id, a, st.err)
-	case a.SameWork(e.work): // back to what the collection runs
+	case sameWork(a, e.work): // back to what the collection runs
 		e.work, e.pending = a, nil
 	default:
 		e.pending = a
@@ -223,8 +239,12 @@ func (s *Schedule) commitRemove(st *step) {
 	end.open++
 	s.ending[e.id] = end
 	switch e.state {
-	case running:
-		e.cancel() // it is ended by the goroutine that has it
+	case running: // it is ended by the goroutine that has it
+		if st.stale || e.joining {
+			e.cancel()
+		}
+		// Handed off, it is let finish: the new collector may have come too late
+		// for the instant that it stands for.
 		return
 	case waiting:
 		s.leave(e)

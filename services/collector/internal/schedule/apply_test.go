@@ -203,10 +203,15 @@ func canceled() context.Context {
 	return ctx
 }
 
+// TestRemovalWaitsForTheRunningCollection: one that is gone is cancelled first; one
+// that was handed off is let finish, for the instant that it stands for.
 func TestRemovalWaitsForTheRunningCollection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fleet{collect: func(ctx context.Context, _ *pull, _ time.Time) schedule.Result {
-			<-ctx.Done()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
 			time.Sleep(3 * time.Second)
 			return schedule.Result{Reason: schedule.ReasonUnreachable}
 		}}
@@ -223,7 +228,15 @@ func TestRemovalWaitsForTheRunningCollection(t *testing.T) {
 			if _, ok := s.Find(id); ok || s.Len() != 0 {
 				t.Error("still applied")
 			}
-			time.Sleep(3 * time.Second)
+			if !stale {
+				time.Sleep(time.Second)
+			}
+			time.Sleep(3*time.Second - 1)
+			synctest.Wait()
+			if ends := f.only(t, id).ended(); len(ends) != 0 {
+				t.Errorf("stale %v: ended %v while it ran", stale, ends)
+			}
+			time.Sleep(1)
 			synctest.Wait()
 			now := time.Now()
 			want := end{at: now, called: now, stale: stale}

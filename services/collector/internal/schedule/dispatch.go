@@ -266,7 +266,8 @@ func (s *Schedule) settle(e *entry) {
 		return
 	}
 	if a.Endpoint != e.work.Endpoint {
-		e.record.failingSince, e.record.inRow = 0, 0 // the old endpoint's failures say nothing of the new one
+		// What the old endpoint said says nothing of the new one.
+		e.record.failingSince, e.record.inRow, e.record.identity = 0, 0, IdentityUnheard
 	}
 	regrid := a.Interval != e.work.Interval
 	e.work = a

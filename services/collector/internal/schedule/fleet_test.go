@@ -322,3 +322,9 @@ func startForReal(t testing.TB, s *schedule.Schedule) (stop func()) {
 		}
 	}
 }
+
+func (p *pull) endpoint() string {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	return p.work.Endpoint
+}

@@ -30,6 +30,9 @@ func TestGridNextIsTheFirstInstantOfTheRule(t *testing.T) {
 		if !onGrid(id, interval, next) || !grid.Has(next) {
 			t.Fatalf("Next(%d) = %d is not on the grid", after, next)
 		}
+		if last := grid.Last(after); last != next-interval.Milliseconds() || last > after || !grid.Has(last) || grid.Last(next) != next {
+			t.Fatalf("Last(%d) = %d, Next is %d", after, last, next)
+		}
 		if other := rapid.Int64Range(after+1, next).Draw(t, "other"); other != next && (onGrid(id, interval, other) || grid.Has(other)) {
 			t.Fatalf("Next(%d) = %d, but %d is on the grid", after, next, other)
 		}
@@ -44,6 +47,9 @@ func TestGridOfOddTimes(t *testing.T) {
 				t.Errorf("interval %v: Next(%d) = %d", interval, after, next)
 			}
 		}
+	}
+	if last := schedule.GridOf("a", 24*time.Hour).Last(0); last >= 0 {
+		t.Errorf("an instant %d before 1970", last)
 	}
 	if schedule.GridOf("a", time.Second).Has(-1) {
 		t.Error("a time before 1970 is on the grid")

@@ -13,6 +13,11 @@ const (
 	// made there.
 	probeWindow = 5 * time.Second
 
+	// probeAhead is how long before an instant of the grid a first probe waits for
+	// it. The handoff ends some tenths of a second after the probe; one that was
+	// kept under the instant before would have both collectors store two instants.
+	probeAhead = time.Second
+
 	// probeRetry is the longest time from a probe that failed to the next one.
 	probeRetry = 5 * time.Second
 )

@@ -42,6 +42,7 @@ func drawMove(t *rapid.T) move {
 	for range rapid.IntRange(0, 4).Draw(t, "upserts") {
 		a := newAssignment(rapid.SampledFrom(modelIDs).Draw(t, "id"), rapid.SampledFrom(modelIntervals).Draw(t, "interval"))
 		a.Endpoint = rapid.SampledFrom(modelEndpoints).Draw(t, "endpoint")
+		a.Role = assignment.Role(rapid.IntRange(0, 3).Draw(t, "role"))
 		a.Timeout /= time.Duration(rapid.IntRange(1, 2).Draw(t, "timeout"))
 		a.Version = assignment.Version(rapid.IntRange(0, 3).Draw(t, "version"))
 		m.change.Upserts = append(m.change.Upserts, a)
@@ -200,6 +201,18 @@ func (f *fleet) settled(s *schedule.Schedule, model map[assignment.ProducerID]*a
 			return fmt.Errorf("%s is next at %v", id, status.Next)
 		case p != nil && len(p.log()) == 0:
 			return fmt.Errorf("%s was never collected", id)
+		}
+	}
+	ids, _ := s.Collected(0, 100)
+	for _, id := range ids {
+		if a := model[id]; a == nil || a.Role != assignment.RoleHandoffTarget {
+			return fmt.Errorf("%s is told to be a collected target: %+v", id, a)
+		}
+	}
+	for id, a := range model {
+		status, _ := s.Find(id)
+		if a.Role == assignment.RoleHandoffTarget && status.Last.Reason == schedule.ReasonNone && status.Successes > 0 && !slices.Contains(ids, id) {
+			return fmt.Errorf("%s is a target that was collected, and is not told", id)
 		}
 	}
 	count, _ := s.Unrunnable()

@@ -101,7 +101,7 @@ func TestCollectNowTellsAFailure(t *testing.T) {
 		// A removal ends it; the caller is told what came of it.
 		go func() {
 			time.Sleep(100 * time.Millisecond)
-			s.Apply(removal("a", false))
+			s.Apply(removal("a", true))
 		}()
 		if result, err := s.CollectNow(t.Context(), "a"); err != nil || result.Reason != schedule.ReasonUnreachable {
 			t.Errorf("%+v, %v", result, err)

@@ -39,6 +39,14 @@ type Config struct {
 	// observers included; 0: DefaultMaxSubscriptions.
 	MaxSubscriptions int
 
+	// MaxSnapshots bounds the first snapshots that are being sent; 0:
+	// DefaultMaxSnapshots.
+	MaxSnapshots int
+
+	// RegistrationRate is how many registrations a second are taken from one peer;
+	// 0: as many as come.
+	RegistrationRate int
+
 	Logger  *slog.Logger
 	Metrics *Metrics
 }
@@ -47,6 +55,8 @@ type Config struct {
 type API struct {
 	Config
 	doors *doors
+	gate  *gate
+	pace  *pace
 }
 
 // New makes the API.
@@ -54,7 +64,15 @@ func New(c Config) *API {
 	if c.MaxSubscriptions == 0 {
 		c.MaxSubscriptions = DefaultMaxSubscriptions
 	}
-	return &API{Config: c, doors: newDoors(c.MaxSubscriptions, c.Metrics)}
+	if c.MaxSnapshots == 0 {
+		c.MaxSnapshots = DefaultMaxSnapshots
+	}
+	return &API{
+		Config: c,
+		doors:  newDoors(c.MaxSubscriptions, c.Metrics),
+		gate:   newGate(c.MaxSnapshots, c.Metrics),
+		pace:   newPace(c.RegistrationRate, c.Metrics),
+	}
 }
 
 // Register adds the services to a server. It must use wire.Codec.

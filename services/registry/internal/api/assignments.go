@@ -34,6 +34,8 @@ func (s assignmentService) Subscribe(m *registryv1.SubscribeRequest, stream grpc
 		return err
 	}
 	defer leave()
+	visit := s.gate.visit()
+	defer visit.leave()
 	sub, err := s.Registrar.Subscribe(ctx, registrar.Subscribe{
 		Collector:   req.Collector,
 		Instance:    req.Instance,
@@ -41,6 +43,7 @@ func (s assignmentService) Subscribe(m *registryv1.SubscribeRequest, stream grpc
 		MinRevision: req.MinRevision,
 		Accepted:    req.Accepted,
 		Observe:     req.Observe,
+		Admit:       visit.enter,
 	})
 	if err != nil {
 		return err
@@ -51,7 +54,9 @@ func (s assignmentService) Subscribe(m *registryv1.SubscribeRequest, stream grpc
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w := &writer{assignmentService: s, stream: stream, sub: sub, collector: req.Collector, stalled: make(chan struct{}, 1)}
+	w := &writer{
+		assignmentService: s, stream: stream, sub: sub, visit: visit, collector: req.Collector, stalled: make(chan struct{}, 1),
+	}
 	done := make(chan ending, 1)
 	go func() { done <- w.end(ctx) }()
 	select {
@@ -64,6 +69,9 @@ func (s assignmentService) Subscribe(m *registryv1.SubscribeRequest, stream grpc
 		// Returning ends the stream, and with it the blocked send.
 		s.Metrics.SlowReaders.Inc()
 		return errSlowReader
+	case <-visit.evicted:
+		s.Metrics.SlowReaders.Inc()
+		return s.gate.evictedError()
 	}
 }
 
@@ -72,6 +80,7 @@ type writer struct {
 	assignmentService
 	stream    grpc.ServerStream
 	sub       *registrar.Stream
+	visit     *visit
 	collector assignment.CollectorID
 	stalled   chan struct{} // gets a token when a send has blocked for too long
 	snapshots uint64
@@ -102,6 +111,7 @@ func (w *writer) run(ctx context.Context) error {
 		switch d := d.(type) {
 		case *feed.Snapshot:
 			err = w.snapshot(d)
+			w.visit.leave()
 		case *feed.Beat:
 			err = w.send(wire.EncodeFrame(&assignment.Heartbeat{
 				Epoch:                d.Epoch,

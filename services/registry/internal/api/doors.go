@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
@@ -37,30 +38,33 @@ func newDoors(most int, metrics *Metrics) *doors {
 	return &doors{max: most, metrics: metrics, own: map[assignment.CollectorID]int{}}
 }
 
-// tooMany says which bound is reached.
-type tooMany struct {
-	reason string
-	most   int
+// An exhausted error says which bound is reached, and when to try again.
+type exhausted struct {
+	reason  string
+	message string
+	retry   time.Duration
 }
 
 // Error tells it.
-func (e *tooMany) Error() string {
-	return fmt.Sprintf("%s: at most %d at a time; try again later", e.reason, e.most)
+func (e *exhausted) Error() string { return e.message }
+
+func tooMany(reason string, most int, retry time.Duration) *exhausted {
+	return &exhausted{reason, fmt.Sprintf("%s: at most %d at a time; try again later", reason, most), retry}
 }
 
-// enter lets a subscription in until leave is called, or refuses it with a
-// *tooMany.
+// enter lets a subscription in until leave is called, or refuses it with an
+// *exhausted.
 func (d *doors) enter(id assignment.CollectorID, observe bool) (leave func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var full *tooMany
+	var full *exhausted
 	switch {
 	case d.inside >= d.max:
-		full = &tooMany{"TOO_MANY_SUBSCRIPTIONS", d.max}
+		full = tooMany("TOO_MANY_SUBSCRIPTIONS", d.max, retryDelay)
 	case observe && d.observers >= maxObservers:
-		full = &tooMany{"TOO_MANY_OBSERVERS", maxObservers}
+		full = tooMany("TOO_MANY_OBSERVERS", maxObservers, retryDelay)
 	case !observe && d.own[id] >= maxOwn:
-		full = &tooMany{"TOO_MANY_OF_ONE_COLLECTOR", maxOwn}
+		full = tooMany("TOO_MANY_OF_ONE_COLLECTOR", maxOwn, retryDelay)
 	}
 	if full != nil {
 		d.metrics.Turned.WithLabelValues(full.reason).Inc()

@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
-	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
@@ -79,16 +78,13 @@ func (f *filter) placed(p *roster.Producer) bool {
 
 // labelled tells whether a producer's labels match, `job` and `instance` among
 // them as its collector will have them.
-func (f *filter) labelled(p *registryv1.Producer) bool {
+func (f *filter) labelled(a *assignment.Assignment) bool {
 	if len(f.matchers) == 0 {
 		return true
 	}
-	values := map[string]string{"job": "rollcall"}
-	if u, err := endpoint.Parse(p.GetEndpoint()); err == nil {
-		values["instance"] = endpoint.HostPort(u)
-	}
-	for _, l := range p.GetLabels() {
-		values[l.GetName()] = l.GetValue()
+	values := map[string]string{}
+	for _, l := range finalLabels(a) {
+		values[l.Name] = l.Value
 	}
 	for _, m := range f.matchers {
 		if !m.Matches(values[m.Name]) {

@@ -11,6 +11,8 @@ type Metrics struct {
 	ChunkBytes    prometheus.Counter
 	SlowReaders   prometheus.Counter
 	Turned        *prometheus.CounterVec
+	Sending       prometheus.Gauge
+	Paced         prometheus.Counter
 }
 
 // NewMetrics makes them.
@@ -37,6 +39,12 @@ func NewMetrics() *Metrics {
 		Turned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_registry_subscriptions_refused_total", Help: "Subscriptions refused because too many are open, by bound.",
 		}, []string{"reason"}),
+		Sending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_registry_first_snapshots_sending", Help: "First snapshots with assignments that are being sent.",
+		}),
+		Paced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_registry_paced_registrations_total", Help: "Registrations refused because their peer sent more than it may.",
+		}),
 	}
 }
 
@@ -55,5 +63,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Subscriptions, m.Snapshots, m.Assignments, m.Removals, m.ChunkBytes, m.SlowReaders, m.Turned}
+	return []prometheus.Collector{
+		m.Subscriptions, m.Snapshots, m.Assignments, m.Removals, m.ChunkBytes, m.SlowReaders, m.Turned, m.Sending, m.Paced,
+	}
 }

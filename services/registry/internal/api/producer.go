@@ -14,22 +14,33 @@ import (
 // encode makes the message of a producer's record, with what is known of it
 // besides.
 func (s producerService) encode(r *roster.Producer) (*registryv1.Producer, error) {
-	p, err := encodeProducer(r)
+	a, err := decodeStored(r)
 	if err != nil {
 		return nil, err
 	}
-	if suspect, ok := s.Registrar.Suspect(r.ID); ok && !r.Permanent {
-		encodeSuspicion(p, r, suspect.Suspect)
-	}
+	p := encodeProducer(r, a)
+	s.remark(p, r, a)
 	return p, nil
 }
 
-// encodeProducer makes the message of a producer's record.
-func encodeProducer(r *roster.Producer) (*registryv1.Producer, error) {
+// remark adds what is known of a producer besides its record.
+func (s producerService) remark(p *registryv1.Producer, r *roster.Producer, a *assignment.Assignment) {
+	if suspect, ok := s.Registrar.Suspect(r.ID); ok && !r.Permanent {
+		encodeSuspicion(p, r, suspect.Suspect)
+	}
+	p.Conflict = conflictOf(s.Registrar.Conflict(r.ID, series(a)))
+}
+
+func decodeStored(r *roster.Producer) (*assignment.Assignment, error) {
 	a, err := wire.DecodeStored(r.Stored)
 	if err != nil {
 		return nil, fmt.Errorf("the record of producer %q: %w", r.ID, err)
 	}
+	return a, nil
+}
+
+// encodeProducer makes the message of a producer's record.
+func encodeProducer(r *roster.Producer, a *assignment.Assignment) *registryv1.Producer {
 	p := wire.EncodeProducer(a)
 	p.CreateTime, p.UpdateTime = timestamp(r.CreateTime), timestamp(r.UpdateTime)
 	if n := len(r.Instances); n > 0 {
@@ -47,7 +58,7 @@ func encodeProducer(r *roster.Producer) (*registryv1.Producer, error) {
 	for collector, role := range r.Parts {
 		p.Placements = append(p.Placements, encodePlacement(r, collector, role))
 	}
-	return p, nil
+	return p
 }
 
 // encodePlacement tells one collector's part. When and why is known of the one

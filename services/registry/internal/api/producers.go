@@ -23,6 +23,9 @@ const maxBatchBytes = 2 << 20
 
 // RegisterProducer adds, updates or renews a producer.
 func (s producerService) RegisterProducer(ctx context.Context, m *registryv1.RegisterProducerRequest) (*registryv1.RegisterProducerResponse, error) {
+	if err := s.pace.take(ctx, 1); err != nil {
+		return nil, err
+	}
 	cmd, err := s.decodeRegister(m)
 	if err != nil {
 		return nil, err
@@ -86,6 +89,9 @@ func (s producerService) BatchRegisterProducers(ctx context.Context, m *registry
 	}
 	if n := proto.Size(m); n > maxBatchBytes {
 		return nil, violation("requests", fmt.Sprintf("%d bytes, at most %d are allowed: send fewer at a time", n, maxBatchBytes))
+	}
+	if err := s.pace.take(ctx, len(m.GetRequests())); err != nil {
+		return nil, err
 	}
 	if err := checkTwice(m.GetRequests()); err != nil {
 		return nil, err
@@ -223,11 +229,13 @@ func (s producerService) ListProducers(ctx context.Context, m *registryv1.ListPr
 		if !f.placed(&e.Producer) {
 			return true
 		}
-		var p *registryv1.Producer
-		if p, err = s.encode(&e.Producer); err != nil {
+		var a *assignment.Assignment
+		if a, err = decodeStored(&e.Producer); err != nil {
 			return false
 		}
-		if f.labelled(p) {
+		if f.labelled(a) {
+			p := encodeProducer(&e.Producer, a)
+			s.remark(p, &e.Producer, a)
 			resp.Producers = append(resp.Producers, p)
 			size += len(e.Stored)
 		}

@@ -50,7 +50,9 @@ type setup struct {
 	stream  grpc.StreamServerInterceptor // innermost
 
 	// Bounds; 0: their defaults.
-	subscriptions, collectors int
+	subscriptions, collectors, snapshots int
+
+	registrations int // a second and peer; 0: no bound
 }
 
 // bubble runs a test in fake time against a registry that serves.
@@ -74,7 +76,7 @@ func newRig(t testing.TB, s setup) *rig {
 	}
 	opened := r.memory.Open()
 	r.registrar = registrar.New(registrar.Config{
-		Store: opened, Feed: r.feed, Instance: "registry-1", SameStored: api.SameStored,
+		Store: opened, Feed: r.feed, Instance: "registry-1", SameStored: api.SameStored, MarksOf: api.MarksOf,
 		MaxCollectors: s.collectors, Logger: logger, Metrics: registrar.NewMetrics(),
 	})
 	streams := []grpc.StreamServerInterceptor{api.StreamErrors(logger)}
@@ -88,7 +90,7 @@ func newRig(t testing.TB, s setup) *rig {
 	})
 	api.New(api.Config{
 		Registrar: r.registrar, Instance: "registry-1", Endpoints: endpoint.Policy{}, RenewAfter: renewAfter,
-		Heartbeat: heartbeat, MaxSubscriptions: s.subscriptions, Logger: logger, Metrics: r.metrics,
+		Heartbeat: heartbeat, MaxSubscriptions: s.subscriptions, MaxSnapshots: s.snapshots, RegistrationRate: s.registrations, Logger: logger, Metrics: r.metrics,
 	}).Register(server)
 
 	ctx, cancel := context.WithCancel(t.Context())

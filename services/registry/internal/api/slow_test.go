@@ -135,7 +135,7 @@ func TestSnapshotMetrics(t *testing.T) {
 		}
 		delete(got, "chunk_bytes_total")
 		want := map[string]float64{
-			"subscriptions": 1, "slow_readers_total": 0, "removals_sent_total": 1,
+			"subscriptions": 1, "first_snapshots_sending": 0, "paced_registrations_total": 0, "slow_readers_total": 0, "removals_sent_total": 1,
 			"snapshots_sent_total all": 1, "snapshots_sent_total changes": 2,
 			"assignments_sent_total all": 3, "assignments_sent_total changes": 1,
 		}

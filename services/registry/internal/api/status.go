@@ -28,7 +28,7 @@ const retryDelay = time.Second
 func statusOf(err error) *status.Status {
 	var violations wire.Violations
 	var refused *roster.Error
-	var full *tooMany
+	var full *exhausted
 	switch {
 	case errors.As(err, &violations):
 		bad := &errdetails.BadRequest{}
@@ -52,7 +52,7 @@ func statusOf(err error) *status.Status {
 	case errors.As(err, &full):
 		return detailed(codes.ResourceExhausted, full.Error(),
 			&errdetails.ErrorInfo{Reason: full.reason, Domain: errorDomain},
-			&errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(full.retry)})
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err)
 	}

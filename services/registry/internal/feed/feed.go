@@ -189,6 +189,17 @@ func (f *Feed) Dismiss(away assignment.GoAway, err error) {
 	f.release(away, err)
 }
 
+// Spread is the window within which so many subscribers that are told to go away
+// shall come back: 50 of them a second, and all of them soon enough that none
+// counts as gone.
+func Spread(subscribers int) time.Duration {
+	return min(time.Duration(subscribers)*20*time.Millisecond+time.Second, maxSpread)
+}
+
+// maxSpread is half of what a collector may be away by default, so that one that
+// comes back last, and is turned away once, is still in time.
+const maxSpread = 30 * time.Second
+
 func (f *Feed) set(id assignment.CollectorID) *set {
 	s := f.sets[id]
 	if s == nil {

@@ -56,6 +56,11 @@ type Request struct {
 
 	// Observer takes no part in the rule of one stream per collector.
 	Observer bool
+
+	// Admit, if set, is asked once, with the number of its items, whether the
+	// first snapshot may be given. An error ends the subscription. It must not
+	// wait, nor call the feed.
+	Admit func(items int) error
 }
 
 // ErrClosed says that the subscription was closed by its own caller.
@@ -68,6 +73,7 @@ type Subscription struct {
 	id        string
 	observer  bool
 	accepted  *assignment.Accepted // until the first delivery
+	admit     func(items int) error
 	begun     bool
 
 	// All below is guarded by feed.mu.
@@ -96,6 +102,7 @@ func (f *Feed) Subscribe(r Request) *Subscription {
 		id:        r.ID,
 		observer:  r.Observer,
 		accepted:  r.Accepted,
+		admit:     r.Admit,
 		wake:      make(chan struct{}, 1),
 	}
 	f.mu.Lock()
@@ -128,7 +135,7 @@ func (s *Subscription) ID() string { return s.id }
 
 // Next waits for what comes next. The first delivery is a snapshot, or the
 // GoAway of a feed that was dismissed. It fails with ctx, for the reason that
-// the subscription was ended for, or with ErrClosed.
+// the subscription was ended for (that Admit refused is one), or with ErrClosed.
 func (s *Subscription) Next(ctx context.Context) (Delivery, error) {
 	timer := time.NewTimer(s.feed.heartbeat)
 	defer timer.Stop()
@@ -165,7 +172,7 @@ func (s *Subscription) take(beat bool) (Delivery, error) {
 	set := f.set(s.collector)
 	if !s.begun {
 		s.begun = true
-		return s.first(set), nil
+		return s.admitted(s.first(set))
 	}
 	if len(s.pending) > 0 {
 		return s.changes(set), nil
@@ -175,6 +182,17 @@ func (s *Subscription) take(beat bool) (Delivery, error) {
 	}
 	s.given = f.revision
 	return &Beat{Epoch: f.epoch, Revision: f.revision, SetCount: set.items.Len(), SetDigest: set.items.Digest()}, nil
+}
+
+// admitted is the first snapshot, if it may be given.
+func (s *Subscription) admitted(d *Snapshot) (Delivery, error) {
+	if s.admit != nil {
+		if err := s.admit(len(d.Items)); err != nil {
+			s.end(err)
+			return nil, s.err
+		}
+	}
+	return d, nil
 }
 
 // snapshot begins a delivery of the set as it is now.
@@ -196,7 +214,7 @@ func (s *Subscription) snapshot(set *set, scope assignment.Scope) *Snapshot {
 func (s *Subscription) first(set *set) *Snapshot {
 	accepted := s.accepted
 	s.accepted = nil
-	if accepted == nil || accepted.AssignmentFormat != assignment.AssignmentFormat {
+	if wantsAll(accepted) {
 		d := s.snapshot(set, assignment.ScopeAll)
 		d.Items = make([]*Item, 0, set.items.Len())
 		for _, item := range set.items.All() {
@@ -206,22 +224,52 @@ func (s *Subscription) first(set *set) *Snapshot {
 	}
 	d := s.snapshot(set, assignment.ScopeBuckets)
 	d.BucketBits = accepted.BucketBits
+	d.Replaced = set.replaced(accepted, func(item *Item) { d.Items = append(d.Items, item) })
+	return d
+}
+
+// wantsAll tells whether a subscriber that holds this is sent the set as a whole.
+func wantsAll(accepted *assignment.Accepted) bool {
+	return accepted == nil || accepted.AssignmentFormat != assignment.AssignmentFormat
+}
+
+// replaced returns the numbers of the buckets that differ from what a subscriber
+// holds, and calls yield with each item in them.
+func (s *set) replaced(accepted *assignment.Accepted, yield func(*Item)) []uint32 {
+	var numbers []uint32
 	differs := make([]bool, 1<<accepted.BucketBits)
-	for i, digest := range set.items.BucketDigests(accepted.BucketBits) {
+	for i, digest := range s.items.BucketDigests(accepted.BucketBits) {
 		if digest != accepted.BucketDigests[i] {
 			differs[i] = true
-			d.Replaced = append(d.Replaced, uint32(i))
+			numbers = append(numbers, uint32(i))
 		}
 	}
-	if len(d.Replaced) == 0 {
-		return d
+	if len(numbers) == 0 {
+		return nil
 	}
-	for id, item := range set.items.All() {
+	for id, item := range s.items.All() {
 		if differs[assignment.Bucket(id, accepted.BucketBits)] {
-			d.Items = append(d.Items, item)
+			yield(item)
 		}
 	}
-	return d
+	return numbers
+}
+
+// Missing is how many items the first snapshot of a subscriber that holds this
+// would have now.
+func (f *Feed) Missing(collector assignment.CollectorID, accepted *assignment.Accepted) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sets[collector]
+	if s == nil {
+		return 0
+	}
+	if wantsAll(accepted) {
+		return s.items.Len()
+	}
+	n := 0
+	s.replaced(accepted, func(*Item) { n++ })
+	return n
 }
 
 func (s *Subscription) changes(set *set) *Snapshot {

@@ -113,30 +113,48 @@ func TestMoreThanHalfGone(t *testing.T) {
 // TestFlapping: a collector that is gone twice within an hour is given nothing
 // new until it has been live for ten minutes.
 func TestFlapping(t *testing.T) {
-	bubble(t, leader.Times{}, func(t *testing.T, _ *store.Memory, r *replica) {
+	bubble(t, leader.Times{Weigh: 24 * time.Hour}, func(t *testing.T, _ *store.Memory, r *replica) {
 		c1 := r.join("c1")
 		r.join("c2")
 		r.register(permanent, 0, 2)
-		pass(2 * time.Minute)
-		for range 2 {
+		next := 2
+		given := func() bool {
+			t.Helper()
+			before, _ := r.has("c1")
+			r.register(permanent, next, next+10)
+			next += 10
+			after, _ := r.has("c1")
+			return after > before
+		}
+		bounce := func() {
+			t.Helper()
 			c1.Close(t.Context())
 			pass(2 * time.Minute)
 			r.collect("c2")
 			c1 = r.join("c1")
-			pass(5 * time.Second)
-			r.register(permanent, 2, 10) // the second time nothing is new
-			if a, _ := r.has("c1"); a == 0 {
-				if _, _, err := r.MoveProducer(t.Context(), producerID(0), "c1"); err != nil {
-					t.Fatal(err)
-				}
-				r.collect("c1")
-			}
+			r.acknowledge("c1")
 			pass(time.Minute)
+			r.expect("c1", 0, 0)
 		}
-		given, _ := r.has("c1")
-		_, _, err := r.MoveProducer(t.Context(), producerID(1), "c1")
-		_ = given
-		_ = err
+		bounce()
+		if !given() {
+			t.Fatal("one that was gone once is given nothing")
+		}
+		bounce()
+		if given() {
+			t.Error("one that was gone twice is given something")
+		}
+		if _, _, err := r.MoveProducer(t.Context(), producerID(0), "c1"); err == nil {
+			t.Error("and an operator gives it something unawares")
+		}
+		pass(8 * time.Minute)
+		if given() {
+			t.Error("given something before it has been live for ten minutes")
+		}
+		pass(2 * time.Minute)
+		if !given() {
+			t.Error("given nothing although it has been live for ten minutes")
+		}
 	})
 }
 
@@ -183,7 +201,7 @@ func TestDrain(t *testing.T) {
 // TestALateHandoffGoesBack: while the old one reaches it and the new one does
 // not, the old one has it, and the new one is left alone for a while.
 func TestALateHandoffGoesBack(t *testing.T) {
-	bubble(t, leader.Times{}, func(t *testing.T, _ *store.Memory, r *replica) {
+	bubble(t, leader.Times{Weigh: 24 * time.Hour}, func(t *testing.T, _ *store.Memory, r *replica) {
 		r.join("c1")
 		r.register(permanent, 0, 4)
 		r.join("c2")
@@ -215,7 +233,7 @@ func TestALateHandoffGoesBack(t *testing.T) {
 			t.Error("nobody is told that it is stuck")
 		}
 		r.mend(producerID(0))
-		pass(5 * time.Minute)
+		pass(6 * time.Minute)
 		if e := r.producer(producerID(0)); e.Collector != "c2" || e.HandoffFrom != "c1" {
 			t.Errorf("%+v was not tried again", e)
 		}

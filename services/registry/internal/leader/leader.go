@@ -10,6 +10,7 @@ package leader
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -34,6 +35,9 @@ type Testimony struct {
 
 	// Collected tells that any collection has succeeded there.
 	Collected bool
+
+	// Identified tells that its last answer named it.
+	Identified bool
 }
 
 // A Question is put to one collector.
@@ -101,6 +105,7 @@ const (
 
 const (
 	stepInterval = time.Second
+	tickInterval = 5 * time.Second
 	askTimeout   = 10 * time.Second
 
 	// maxAsking is how many collectors are asked at a time.
@@ -183,7 +188,7 @@ func question(c *roster.CollectorEntry) Question {
 type testimonies map[assignment.ProducerID]Testimony
 
 // ask puts questions, some at a time, and returns what those said that could be
-// asked.
+// asked. One that answers only some of several questions is not heard.
 func (l *Leader) ask(ctx context.Context, questions []Question) map[assignment.CollectorID]testimonies {
 	answers := make([]testimonies, len(questions))
 	var group errgroup.Group
@@ -206,8 +211,16 @@ func (l *Leader) ask(ctx context.Context, questions []Question) map[assignment.C
 	_ = group.Wait() // no error is returned above
 	heard := make(map[assignment.CollectorID]testimonies, len(questions))
 	for i, q := range questions {
-		if answers[i] != nil {
+		switch {
+		case heard[q.Collector] == nil:
 			heard[q.Collector] = answers[i]
+		default:
+			maps.Copy(heard[q.Collector], answers[i])
+		}
+	}
+	for i, q := range questions {
+		if answers[i] == nil {
+			delete(heard, q.Collector)
 		}
 	}
 	return heard

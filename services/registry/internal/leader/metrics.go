@@ -25,13 +25,13 @@ type Metrics struct {
 // NewMetrics makes them.
 func NewMetrics() *Metrics {
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "rollcall_registry_" + name, Help: help})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "rollcall_registry_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	vec := func(name, help, label string, values ...string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rollcall_registry_" + name, Help: help}, []string{label})
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 		for _, value := range values {
 			v.WithLabelValues(value)
 		}
@@ -42,19 +42,19 @@ func NewMetrics() *Metrics {
 		losses = append(losses, string(loss))
 	}
 	return &Metrics{
-		Leading:  gauge("leading", "1 while this process leads."),
-		Tenure:   gauge("leader_tenure_seconds", "For how long this process has led without a break; 0 while it does not. Nobody is struck off under a leader that does not last."),
-		Asked:    vec("collectors_asked_total", "Questions to collectors by outcome.", "outcome", "answered", "failed"),
-		Suspects: gauge("suspect_producers", "Producers with a lease that fail at their collector, as the leader knows."),
-		Due:      gauge("due_producers", "Suspects that have neither renewed nor answered for as long as it takes to be struck off."),
-		Held:     gauge("expiry_held", "1 while the expiry of many producers at once is held or paced."),
-		Struck:   counter("struck_off_producers_total", "Producers struck off because they neither renewed nor answered."),
-		Lost:     vec("leader_clock_losses_total", "Rounds whose time counts against nobody, by why.", "reason", losses...),
-		Half:     gauge("more_than_half_away", "1 while more than half of the collectors have no subscription: the registry is the ill one, more likely than they."),
-		Handoffs: gauge("handoffs", "Producers that are being handed off, as the leader knows."),
-		Late:     counter("late_handoffs_total", "Handoffs that were ended because they took too long."),
-		Stuck:    gauge("stuck_producers", "Producers that have to leave their collector, and there is none to give them to."),
-		Moves:    vec("moves_total", "Handoffs begun by the leader, by why.", "reason", "leave", "rebalance", "unreachable"),
+		Leading:  gauge("rollcall_registry_leading", "1 while this process leads."),
+		Tenure:   gauge("rollcall_registry_leader_tenure_seconds", "For how long this process has led without a break; 0 while it does not. Nobody is struck off under a leader that does not last."),
+		Asked:    vec("rollcall_registry_collectors_asked_total", "Questions to collectors by outcome.", "outcome", "answered", "failed"),
+		Suspects: gauge("rollcall_registry_suspect_producers", "Producers with a lease that fail at their collector, as the leader knows."),
+		Due:      gauge("rollcall_registry_due_producers", "Suspects that have neither renewed nor answered for as long as it takes to be struck off."),
+		Held:     gauge("rollcall_registry_expiry_held", "1 while the expiry of many producers at once is held or paced."),
+		Struck:   counter("rollcall_registry_struck_off_producers_total", "Producers struck off because they neither renewed nor answered."),
+		Lost:     vec("rollcall_registry_leader_clock_losses_total", "Rounds whose time counts against nobody, by why.", "reason", losses...),
+		Half:     gauge("rollcall_registry_more_than_half_away", "1 while more than half of the collectors have no subscription: the registry is the ill one, more likely than they."),
+		Handoffs: gauge("rollcall_registry_handoffs", "Producers that are being handed off, as the leader knows."),
+		Late:     counter("rollcall_registry_late_handoffs_total", "Handoffs that were ended because they took too long."),
+		Stuck:    gauge("rollcall_registry_stuck_producers", "Producers that have to leave their collector, and there is none to give them to."),
+		Moves:    vec("rollcall_registry_moves_total", "Handoffs begun by the leader, by why.", "reason", "leave", "rebalance", "unreachable"),
 	}
 }
 

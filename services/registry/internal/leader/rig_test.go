@@ -26,7 +26,13 @@ type witnesses struct {
 	silent  map[assignment.CollectorID]bool
 	failing map[assignment.ProducerID]map[assignment.CollectorID]bool // "" is every collector
 	rates   map[assignment.ProducerID]float64
-	roll    func() (*btree.BTreeG[*roster.Entry], error)
+
+	// identified are those that name themselves when they answer; asked is how many
+	// were asked about by name in each question.
+	identified map[assignment.ProducerID]bool
+	asked      []int
+
+	roll func() (*btree.BTreeG[*roster.Entry], error)
 }
 
 var errSilent = errors.New("it does not answer")
@@ -37,6 +43,9 @@ func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.T
 	defer w.mu.Unlock()
 	if w.silent[q.Collector] {
 		return errSilent
+	}
+	if len(q.Producers) > 0 {
+		w.asked = append(w.asked, len(q.Producers))
 	}
 	about := map[assignment.ProducerID]bool{}
 	for _, id := range q.Producers {
@@ -55,7 +64,7 @@ func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.T
 		if rate == 0 {
 			rate = 1
 		}
-		tell(leader.Testimony{ID: e.ID, Failing: failing, Rate: rate, Collected: !failing})
+		tell(leader.Testimony{ID: e.ID, Failing: failing, Rate: rate, Collected: !failing, Identified: w.identified[e.ID]})
 		return true
 	})
 	return nil
@@ -102,18 +111,35 @@ type replica struct {
 	stop    func() // and wait for it; may be called twice
 }
 
+// marksOf takes what stands in a record for the address of the producer.
+func marksOf(stored []byte) registrar.Marks {
+	if string(stored) == "x" {
+		return registrar.Marks{}
+	}
+	return registrar.Marks{Address: string(stored)}
+}
+
+// at registers a producer at an address.
+func (r *replica) at(address string, life roster.Life, id assignment.ProducerID) {
+	r.t.Helper()
+	cmd := registrar.RegisterProducer{ID: id, Stored: []byte(address), Life: life, Instance: assignment.InstanceID(id)}
+	if result := r.RegisterProducers(r.t.Context(), []registrar.RegisterProducer{cmd})[0]; result.Err != nil {
+		r.t.Fatal(result.Err)
+	}
+}
+
 // start runs a replica until the test ends, and waits until it serves.
 func start(t *testing.T, s *store.Store, instance assignment.InstanceID, times leader.Times) *replica {
 	t.Helper()
 	r := &replica{t: t, metrics: leader.NewMetrics()}
 	logger := slog.New(slog.DiscardHandler)
 	r.Registrar = registrar.New(registrar.Config{
-		Store: s, Feed: feed.New(5 * time.Second), Instance: instance, SameStored: bytes.Equal,
+		Store: s, Feed: feed.New(5 * time.Second), Instance: instance, SameStored: bytes.Equal, MarksOf: marksOf,
 		Logger: logger, Metrics: registrar.NewMetrics(),
 	})
 	r.witnesses = &witnesses{
 		silent: map[assignment.CollectorID]bool{}, failing: map[assignment.ProducerID]map[assignment.CollectorID]bool{},
-		rates: map[assignment.ProducerID]float64{},
+		rates: map[assignment.ProducerID]float64{}, identified: map[assignment.ProducerID]bool{},
 		roll: func() (*btree.BTreeG[*roster.Entry], error) {
 			roll, _, err := r.Producers(t.Context(), 0)
 			return roll, err
@@ -204,6 +230,7 @@ func (r *replica) acknowledge(id assignment.CollectorID, collected ...assignment
 		r.t.Fatal(err)
 	}
 	ack.Persisted, ack.CollectedIDs = true, collected
+	ack.Snapshot = fmt.Sprint(ack.Revision)
 	if _, err := r.Acknowledge(r.t.Context(), ack); err != nil {
 		r.t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/lease"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
@@ -13,14 +12,13 @@ import (
 // whose network broke says that all of its producers fail.
 const maxNewSuspects = 10_000
 
+// maxUnreachable is how many producers that their collector does not reach are
+// moved in one round.
+const maxUnreachable = 1000
+
 // hear takes what the collectors said of those that fail.
-func (t *term) hear(ctx context.Context, heard map[assignment.CollectorID]testimonies) {
+func (t *term) hear(ctx context.Context, heard hearing) {
 	now := time.Now()
-	healthy := t.pulse(ctx)
-	if loss := t.clock.Tick(lease.Instant{Mono: now.Sub(t.began), Wall: now}, healthy); loss != "" {
-		t.Metrics.Lost.WithLabelValues(string(loss)).Inc()
-		t.Logger.WarnContext(ctx, "the time since the last round counts against nobody", "because", loss)
-	}
 	var txns, strikes []roster.Txn
 	var verdict lease.Verdict
 	var unreachable []*roster.Entry
@@ -74,12 +72,14 @@ func mode(e *roster.Expiry, now time.Time) lease.Mode {
 }
 
 // suspectOf is a suspect as the judge sees it.
-func suspectOf(s roster.SuspectEntry, e *roster.Entry, heard map[assignment.CollectorID]testimonies, now time.Time) lease.Suspect {
-	all, failing, _ := witnesses(e, heard)
+func suspectOf(s roster.SuspectEntry, e *roster.Entry, heard hearing, now time.Time) lease.Suspect {
+	all, failing, reason := witnesses(e, heard)
 	return lease.Suspect{
-		ID:          s.ID,
-		Revision:    s.Revision,
-		Renewed:     !s.RenewTime.IsZero() && now.Sub(s.RenewTime) <= e.Lease,
+		ID:       s.ID,
+		Revision: s.Revision,
+		// One whose address answers is reached: another collector would reach the
+		// same.
+		Renewed:     !s.RenewTime.IsZero() && now.Sub(s.RenewTime) <= e.Lease && reason != overtaken,
 		Lease:       e.Lease,
 		ExpireAfter: e.ExpireAfter,
 		Heard:       all || !failing,
@@ -89,32 +89,40 @@ func suspectOf(s roster.SuspectEntry, e *roster.Entry, heard map[assignment.Coll
 
 // witnesses tells whether every collector with a part in a producer was heard,
 // and whether none of those that were heard says that it answers, and why it
-// fails.
-func witnesses(e *roster.Entry, heard map[assignment.CollectorID]testimonies) (all, failing bool, reason string) {
+// fails: that it was overtaken only if that is the reason everywhere.
+func witnesses(e *roster.Entry, heard hearing) (all, failing bool, reason string) {
 	all, failing = e.Collector != "", true
 	for id := range e.Parts {
-		told, ok := heard[id]
+		told, ok := heard.told[id]
 		if !ok {
 			all = false
 			continue
 		}
 		said := told[e.ID]
-		failing = failing && said.Failing
-		reason = said.Reason
+		switch {
+		case said.Failing:
+			reason = said.Reason
+		case heard.overtaken[e.ID] && said.Collected && !said.Identified:
+			if reason == "" {
+				reason = overtaken
+			}
+		default:
+			failing = false
+		}
 	}
 	return all, failing, reason
 }
 
 // suspected are the writes of new suspicions.
-func suspected(v *roster.View, heard map[assignment.CollectorID]testimonies, now time.Time) []roster.Txn {
+func suspected(v *roster.View, heard hearing, now time.Time) []roster.Txn {
 	var txns []roster.Txn
-	for collector, told := range heard {
-		for id, said := range told {
+	for collector, told := range heard.told {
+		for id := range told {
 			e := v.Producer(id)
 			if len(txns) == maxNewSuspects {
 				return txns
 			}
-			if e == nil || e.Collector != collector || !said.Failing {
+			if e == nil || e.Collector != collector {
 				continue
 			}
 			if all, failing, reason := witnesses(e, heard); all && failing {
@@ -125,6 +133,18 @@ func suspected(v *roster.View, heard map[assignment.CollectorID]testimonies, now
 		}
 	}
 	return txns
+}
+
+// tick lets the clock of the suspects go on, if the registry is able to hear them.
+func (t *term) tick(ctx context.Context) {
+	healthy := t.pulse(ctx)
+	now := time.Now()
+	loss := t.clock.Tick(lease.Instant{Mono: now.Sub(t.began), Wall: now}, healthy)
+	if loss == "" {
+		return
+	}
+	t.Metrics.Lost.WithLabelValues(string(loss)).Inc()
+	t.Logger.WarnContext(ctx, "the last seconds count against nobody", "because", loss)
 }
 
 // pulse tells whether the store takes writes, by writing the leader's record
@@ -174,7 +194,10 @@ func (t *term) strike(ctx context.Context, txns []roster.Txn) {
 // reach, to another one.
 func (t *term) moveUnreachable(ctx context.Context, all []*roster.Entry, now time.Time) {
 	var txns []roster.Txn
-	for _, e := range all {
+	for _, e := range all[:min(len(all), maxUnreachable)] {
+		if e.AssignReason == roster.PlacementUnreachable && now.Sub(e.AssignTime) < time.Hour {
+			continue // by the leader before
+		}
 		if to := t.Registrar.Elsewhere(e, t.avoids(now)); to != "" && e.HandoffFrom == "" {
 			txns = append(txns, roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementUnreachable}, false, now))
 		}

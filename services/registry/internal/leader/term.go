@@ -32,6 +32,7 @@ type term struct {
 
 	// nextEviction is when a plan that left some stuck is made again.
 	nextEviction time.Time
+	nextTick     time.Time
 	nextAsk      time.Time
 	nextBalance  time.Time
 
@@ -122,14 +123,17 @@ func (t *term) step(ctx context.Context, now time.Time) {
 	t.lookForGone(ctx, now)
 	t.evict(ctx, now)
 	t.lookAtHandoffs(ctx, now)
+	if !now.Before(t.nextTick) {
+		t.nextTick = now.Add(tickInterval)
+		t.tick(ctx)
+	}
 	if !now.Before(t.nextAsk) {
 		t.nextAsk = now.Add(t.Ask)
 		t.besides(ctx, "ask", func(ctx context.Context) func(context.Context) {
-			questions, err := t.questions(true)
+			heard, err := t.listen(ctx)
 			if err != nil {
 				return func(context.Context) {}
 			}
-			heard := t.ask(ctx, questions)
 			return func(ctx context.Context) { t.hear(ctx, heard) }
 		})
 	}

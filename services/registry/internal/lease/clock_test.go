@@ -64,22 +64,6 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestClockComparesTheTimeOfDay: a wall time that carries a monotonic reading is
-// compared as a time of day all the same. Now and Now.Add move both readings, so
-// one without and one with it would differ only by rounding, and this has a wall
-// clock that stood still while its monotonic reading did not.
-func TestClockComparesTheTimeOfDay(t *testing.T) {
-	clock := lease.NewClock(0)
-	start := time.Now()
-	clock.Tick(lease.Instant{Wall: start}, true)
-	if loss := clock.Tick(lease.Instant{Mono: 5 * time.Second, Wall: start.Add(5 * time.Second)}, true); loss != "" {
-		t.Errorf("lost as %q", loss)
-	}
-	if loss := clock.Tick(lease.Instant{Mono: 10 * time.Second, Wall: start.Round(0).Add(time.Hour)}, true); loss != lease.Jumped {
-		t.Errorf("jumped, and lost as %q", loss)
-	}
-}
-
 // TestClockModel: what is credited are the whole spans between two healthy ticks
 // of one running process, and nothing else.
 func TestClockModel(t *testing.T) {

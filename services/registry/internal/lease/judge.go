@@ -99,7 +99,8 @@ func (j *Judge) Tick(r *Round) Verdict {
 }
 
 // see takes notice of a suspect. It returns nil if there is nothing to be judged:
-// it has recovered, or was seen in this round already.
+// it has recovered, by which it is forgotten as if it were not there, or it was
+// seen in this round already.
 func (j *Judge) see(s *Suspect, v *Verdict) *suspicion {
 	known := j.suspects[s.ID]
 	if known != nil && known.round == j.rounds {
@@ -107,7 +108,6 @@ func (j *Judge) see(s *Suspect, v *Verdict) *suspicion {
 	}
 	if s.Heard && !s.Failing {
 		v.Recovered = append(v.Recovered, s.ID)
-		delete(j.suspects, s.ID)
 		delete(j.struck, s.ID)
 		return nil
 	}

@@ -233,6 +233,61 @@ func TestStruckOffIsToldUntilItIs(t *testing.T) {
 	c.want(2)
 }
 
+// TestProofOfLife: whoever renews or answers after all is not one of those struck
+// off, although it was told to be.
+func TestProofOfLife(t *testing.T) {
+	for name, change := range map[string]func(*lease.Suspect){
+		"renews":  func(s *lease.Suspect) { s.Revision++ },
+		"answers": func(s *lease.Suspect) { s.Failing = false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCourt(t, 100)
+			c.suspect(0, 1)
+			c.tick()
+			c.futile = true
+			c.pass(expiry)
+			if len(c.last.Strike) != 1 || c.last.Mass != 1 {
+				t.Errorf("%+v", c.last)
+			}
+			change(c.suspects["p-00000"])
+			c.pass(step)
+			if len(c.last.Strike) != 0 || c.last.Mass != 0 || c.last.Of != 100 {
+				t.Errorf("%+v", c.last)
+			}
+		})
+	}
+}
+
+// TestSeenOnceARound: a suspect that is named twice is one.
+func TestSeenOnceARound(t *testing.T) {
+	c := newCourt(t, 100)
+	c.suspect(0, 1)
+	c.tick()
+	c.pass(expiry - step)
+	c.now += step
+	r := c.round()
+	r.Suspects = append(r.Suspects, r.Suspects[0])
+	if v := c.judge.Tick(&r); len(v.Strike) != 1 || v.Due != 1 || v.Mass != 1 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestNobodyIsMovedInIllness: one that is heard again in a round without credited
+// time is moved in the next one.
+func TestNobodyIsMovedInIllness(t *testing.T) {
+	c := newCourt(t, 100)
+	c.suspect(0, 1)
+	s := c.suspects["p-00000"]
+	s.Renewed = true
+	c.tick()
+	c.silence(s, 20*time.Minute)
+	c.idle(100)
+	c.pass(step)
+	if len(c.last.Unreachable) != 1 {
+		t.Errorf("%+v", c.last)
+	}
+}
+
 // TestUnreachable: one that renews and is not reached for a lease is told once an
 // hour, whatever its renewals do to the other clock.
 func TestUnreachable(t *testing.T) {

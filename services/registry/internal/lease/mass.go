@@ -54,14 +54,13 @@ type hold struct {
 //
 // What counts are clocks, heard or not: a collector that falls silent must not
 // make a mass look smaller. Those struck off count on both sides, in the mass and
-// in the fleet, so that striking off alone never changes the share: during a hold
-// all that it has struck off, and else those of the last lease, by which a
-// trickle adds up. A hold ends
-//   - when enough of the mass has recovered that the rest is none,
-//   - when nobody is near the end of its clock, or
-//   - when all that is ripe may go now, and the last lease alone shows no mass.
+// in the fleet, so that striking off alone never changes the share: those of the
+// last lease, by which a trickle adds up, and during a hold all that it has
+// struck off.
 //
-// By the last two it ends although what it has struck off was a mass: else a few
+// A hold stands while the last lease shows a mass. After that it ends when the
+// rest is none with all that it has struck off, since enough have recovered; or
+// when all that is ripe may go now, although what has gone was a mass: else a few
 // deaths an hour, as any large fleet has them, would prolong it for ever.
 func (j *Judge) weigh(fleet, ripe int, credited bool, v *Verdict) {
 	near := 0
@@ -88,7 +87,7 @@ func (j *Judge) weigh(fleet, ripe int, credited bool, v *Verdict) {
 	case !credited:
 	case j.hold == nil && lately:
 		j.hold = &hold{since: j.now, fleet: fleet}
-	case j.hold != nil && (near == 0 || !mass(count, size) || !lately && ripe <= j.allowance(fleet)):
+	case j.hold != nil && !lately && (!mass(count, size) || ripe <= j.allowance(fleet)):
 		j.hold = nil
 	}
 	v.Mass, v.Of = count, size
@@ -138,8 +137,8 @@ func (j *Judge) allowance(fleet int) int {
 		return 0
 	}
 	struck := j.hold.older
-	for id, at := range j.struck {
-		if at >= j.hold.since && j.suspects[id] == nil {
+	for id := range j.struck { // all in this hold, which has lasted for a lease
+		if j.suspects[id] == nil {
 			struck++
 		}
 	}

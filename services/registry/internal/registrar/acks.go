@@ -37,6 +37,9 @@ type ackState struct {
 
 	// hurried is when it was last worth a write at once.
 	hurried time.Time
+
+	// reclaimed is when producers that it holds were last given back to it.
+	reclaimed time.Time
 }
 
 // Acknowledge takes an acknowledgement, and explains those of the held producers
@@ -96,7 +99,9 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 	if cmd.Refusal == nil && cmd.Revision == last.Revision {
 		cmd.Refusal = last.Refusal // nothing was accepted since
 	}
-	next := ackState{Ack: cmd.Ack, snapshot: cmd.Snapshot, changes: last.changes, saved: last.saved, hurried: last.hurried}
+	next := ackState{
+		Ack: cmd.Ack, snapshot: cmd.Snapshot, changes: last.changes, saved: last.saved, hurried: last.hurried, reclaimed: last.reclaimed,
+	}
 	if urgent {
 		next.hurried = cmd.ReceiveTime
 	}
@@ -118,7 +123,7 @@ func (r *Registrar) handOff(ctx context.Context, cmd Acknowledge) {
 			txns = append(txns, txn)
 		}
 	}
-	r.mu.RLock()
+	r.mu.Lock()
 	completes := cmd.Persisted && cmd.Epoch == r.view.Epoch()
 	for _, id := range cmd.CollectedIDs {
 		// An acknowledgement of before the move is about an earlier one.
@@ -126,15 +131,29 @@ func (r *Registrar) handOff(ctx context.Context, cmd Acknowledge) {
 			add(roster.Finish(e))
 		}
 	}
-	for _, id := range cmd.HeldIDs {
-		if e := r.view.Producer(id); e != nil {
-			add(r.reclaim(e, cmd.Collector, cmd.ReceiveTime))
+	if r.mayReclaim(cmd) {
+		for _, id := range cmd.HeldIDs {
+			if e := r.view.Producer(id); e != nil {
+				add(r.reclaim(e, cmd.Collector, cmd.ReceiveTime))
+			}
 		}
 	}
-	r.mu.RUnlock()
+	r.mu.Unlock()
 	if _, err := r.Write(ctx, txns); err != nil {
 		r.Logger.DebugContext(ctx, "could not carry out what an acknowledgement means for handoffs", "collector", cmd.Collector, "error", err)
 	}
+}
+
+// mayReclaim bounds how fast a collector may claim to hold what others were given,
+// to one acknowledgement a second: the claim cannot be proved, and each producer is
+// a write. The caller holds mu.
+func (r *Registrar) mayReclaim(cmd Acknowledge) bool {
+	a := r.acks[cmd.Collector]
+	if len(cmd.HeldIDs) == 0 || a == nil || cmd.ReceiveTime.Sub(a.reclaimed) < hurryInterval {
+		return false
+	}
+	a.reclaimed = cmd.ReceiveTime
+	return true
 }
 
 // reclaim decides what becomes of a producer that a collector holds. The caller

@@ -17,6 +17,7 @@ type Metrics struct {
 	Refusals   prometheus.Counter
 	Claims     *prometheus.CounterVec
 	TooMany    prometheus.Counter
+	Conflicts  *prometheus.GaugeVec
 }
 
 // NewMetrics makes them.
@@ -53,6 +54,10 @@ func NewMetrics() *Metrics {
 		TooMany: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_registry_collectors_refused_total", Help: "Registrations of new collectors refused because too many are known.",
 		}),
+		Conflicts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "rollcall_registry_conflicting_producers",
+			Help: "Producers in conflict: with the same labels as another one, or (as far as this process was asked) with two instances that register them.",
+		}, []string{"kind"}),
 	}
 }
 
@@ -71,7 +76,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.Producers, m.Unassigned, m.Collectors, m.Revision, m.Commits, m.Reloads, m.Epochs, m.Refusals, m.Claims, m.TooMany}
+	return []prometheus.Collector{m.Producers, m.Unassigned, m.Collectors, m.Revision, m.Commits, m.Reloads, m.Epochs, m.Refusals, m.Claims, m.TooMany, m.Conflicts}
 }
 
 // observe takes the figures of a view.

@@ -141,6 +141,9 @@ func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(*RegisterProd
 		},
 		func() roster.Place { return plan(&cmd) }, now)
 	if err != nil {
+		if refused := (*roster.Error)(nil); !cmd.ValidateOnly && errors.As(err, &refused) && refused.Reason == roster.ReasonInstanceReplaced {
+			r.rivals.note(cmd.ID, cmd.Instance, leaseOf(before), now)
+		}
 		return nil, Registered{Err: err}
 	}
 	result := Registered{Producer: did.Producer, Changed: did.Changed}
@@ -148,6 +151,14 @@ func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(*RegisterProd
 		result.Revision = before.Revision
 	}
 	return did.Txn, result
+}
+
+// leaseOf is a producer's, zero of none.
+func leaseOf(e *roster.Entry) time.Duration {
+	if e == nil {
+		return 0
+	}
+	return e.Lease
 }
 
 // landed takes placements off those in flight: they are in the view now, or

@@ -36,6 +36,10 @@ type Config struct {
 	// its whole set, so the registry does not serve with it. Nil: nothing is.
 	CheckStored func(id assignment.ProducerID, stored []byte) error
 
+	// MarksOf tells the marks of an encoded assignment; none of one that it cannot
+	// read. Nil: nothing is known of conflicts.
+	MarksOf func(stored []byte) Marks
+
 	// MaxCollectors bounds how many collectors may be known, by this process's
 	// view; 0: DefaultMaxCollectors.
 	MaxCollectors int
@@ -66,14 +70,12 @@ const (
 	removedTTL    = 24 * time.Hour
 	closeWait     = 2 * time.Second
 
+	conflictInterval = 30 * time.Second
+
 	// claimInterval is how long an epoch that this process saw begin is safe
 	// from the claims of collectors. A rewound store is found by the first
 	// claim; one who lies would end everybody's streams again and again.
 	claimInterval = 10 * time.Minute
-
-	// releaseWindow is within what time the collectors of a registry that has
-	// lost its store shall go to another one.
-	releaseWindow = 2 * time.Second
 )
 
 // awayStoreLost is the reason of a GoAway, numbered as in the protocol.
@@ -91,6 +93,8 @@ type Registrar struct {
 
 	mu       sync.RWMutex // guards all below
 	view     *roster.View
+	names    *namesakes // of the view
+	rivals   rivals
 	loaded   bool // the view is complete and followed
 	leased   bool
 	began    time.Time     // when this process saw another epoch begin; zero: never
@@ -119,6 +123,8 @@ func New(c Config) *Registrar {
 		Config:   c,
 		kick:     make(chan struct{}, 1),
 		view:     roster.NewView(),
+		names:    newNamesakes(c.MarksOf),
+		rivals:   rivals{},
 		moved:    make(chan struct{}),
 		inFlight: map[assignment.CollectorID]int{},
 		acks:     map[assignment.CollectorID]*ackState{},
@@ -139,6 +145,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	group.Go(func() error { return r.saveAcks(ctx) })
 	group.Go(func() error { return r.closeGhosts(ctx) })
 	group.Go(func() error { return r.pruneRemoved(ctx) })
+	group.Go(func() error { return r.tellConflicts(ctx) })
 	err := group.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -259,7 +266,7 @@ func (r *Registrar) load(ctx context.Context) (assignment.Revision, error) {
 		}
 		return r.load(ctx)
 	}
-	r.install(view)
+	r.install(view, namesakesOf(view, r.MarksOf))
 	r.Logger.InfoContext(ctx, "loaded the roster", "epoch", view.Epoch(), "revision", revision,
 		"producers", view.Producers(), "duration", time.Since(start))
 	return revision, nil
@@ -276,12 +283,12 @@ func (r *Registrar) rewound(view *roster.View) bool {
 		younger(r.view.Epoch(), view.Epoch(), time.Now())
 }
 
-// install swaps in a view that was loaded.
-func (r *Registrar) install(view *roster.View) {
+// install swaps in a view that was loaded, with its namesakes.
+func (r *Registrar) install(view *roster.View, names *namesakes) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.view
-	r.view = view
+	r.view, r.names = view, names
 	if r.loaded && old.Epoch() != view.Epoch() {
 		r.began = time.Now()
 	}
@@ -316,7 +323,9 @@ func (r *Registrar) noteAway(id assignment.CollectorID) {
 func (r *Registrar) apply(b roster.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	after := r.follows(b)
 	effects := r.view.Apply(b)
+	after()
 	if effects.Epoch {
 		r.began = time.Now()
 		r.Feed.Load(r.view.Epoch(), r.view.Revision(), members(r.view),
@@ -408,7 +417,8 @@ func (r *Registrar) lease(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.Logger.WarnContext(ctx, "lost the lease of the sessions", "error", err)
-		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: releaseWindow},
+		window := feed.Spread(r.Feed.Subscribers())
+		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: window},
 			roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
 		if !pause(ctx, retryDelay) {
 			return ctx.Err()

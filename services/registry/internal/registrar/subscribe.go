@@ -18,6 +18,11 @@ type Subscribe struct {
 	MinRevision assignment.Revision
 	Accepted    *assignment.Accepted
 	Observe     bool
+
+	// Admit, if set, is asked whether a first snapshot of so many assignments may
+	// be sent: before anything is written, and again when it is made. Its error is
+	// that of Subscribe or of the stream.
+	Admit func(assignments int) error
 }
 
 // A Stream is a subscription with its session.
@@ -32,7 +37,16 @@ func (r *Registrar) Subscribe(ctx context.Context, cmd Subscribe) (*Stream, erro
 	if err := r.notBehind(ctx, cmd); err != nil {
 		return nil, err
 	}
-	request := feed.Request{Collector: cmd.Collector, ID: r.openSubscription(), Accepted: cmd.Accepted, Observer: cmd.Observe}
+	if cmd.Admit != nil {
+		// One that is turned away writes no session: a herd of them would be two
+		// commits each.
+		if err := cmd.Admit(r.Feed.Missing(cmd.Collector, cmd.Accepted)); err != nil {
+			return nil, err
+		}
+	}
+	request := feed.Request{
+		Collector: cmd.Collector, ID: r.openSubscription(), Accepted: cmd.Accepted, Observer: cmd.Observe, Admit: cmd.Admit,
+	}
 	stream, err := r.enter(ctx, cmd, request)
 	if err != nil {
 		r.closeSession(ctx, cmd.Collector, request.ID)

@@ -72,9 +72,14 @@ func (c *CollectorEntry) Drained() bool {
 	return c.Collector.Leaves() && c.Assigned == 0 && c.Leaving == 0
 }
 
-// NoteGone decides what an absence beyond the grace writes.
+// NoteGone decides what an absence beyond the grace writes; nothing if that has
+// been written by a leader before, and the collector has not been heard since.
 func (v *View) NoteGone(id assignment.CollectorID, now time.Time) (Txn, error) {
+	entry := v.Collector(id)
 	return v.change(id, func(c *Collector) bool {
+		if n := len(c.GoneTimes); n > 0 && (entry.Ack == nil || !entry.Ack.ReceiveTime.After(c.GoneTimes[n-1])) {
+			return false
+		}
 		times := append(append([]time.Time(nil), c.GoneTimes...), now)
 		c.GoneTimes = times[max(0, len(times)-maxGoneTimes):]
 		return true

@@ -30,9 +30,15 @@ type etcd struct {
 // OpenClient opens the roster in the etcd that a client is connected to. The
 // client stays its caller's: Close leaves it open.
 func OpenClient(client *clientv3.Client) *Store {
+	e := etcdOf(client)
+	return newStore(&e, &e, func() error { return nil })
+}
+
+// etcdOf has all calls go by one connection, which is balanced over all members
+// and carries the client's token.
+func etcdOf(client *clientv3.Client) etcd {
 	conn := client.ActiveConnection()
-	e := &etcd{kv: client.KV, leases: pb.NewLeaseClient(conn), events: pb.NewWatchClient(conn)}
-	return newStore(e, e, func() error { return nil })
+	return etcd{kv: client.KV, leases: pb.NewLeaseClient(conn), events: pb.NewWatchClient(conn)}
 }
 
 func (e *etcd) revision(ctx context.Context) (int64, error) {
@@ -163,9 +169,16 @@ func (e *etcd) transact(ctx context.Context, writes []write, puts []clientv3.Op,
 	return r, nil
 }
 
+// grantTimeout bounds the wait for a lease.
+const grantTimeout = 5 * time.Second
+
 func (e *etcd) grant(ctx context.Context, ttl time.Duration) (int64, time.Duration, error) {
 	seconds := int64(math.Ceil(ttl.Seconds()))
-	r, err := e.leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: max(seconds, 1)})
+	// It waits for a server that is down, and its error tells why it is; but no
+	// longer, as the lease counts from when it was asked for.
+	bounded, cancel := context.WithTimeout(ctx, min(ttl, grantTimeout))
+	defer cancel()
+	r, err := e.leases.LeaseGrant(bounded, &pb.LeaseGrantRequest{TTL: max(seconds, 1)}, grpc.WaitForReady(true))
 	if err != nil {
 		return 0, 0, etcdError(ctx, err)
 	}

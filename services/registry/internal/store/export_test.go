@@ -24,6 +24,13 @@ func Sibling(s *Store) *Store {
 	return newStore(s.kv, s.leaser, func() error { return nil })
 }
 
+// Disconnect takes the connection from a Store that is open on an external etcd.
+func Disconnect(s *Store) {
+	if e, ok := s.kv.(*external); ok {
+		_ = e.client.Close()
+	}
+}
+
 func embeddedOf(s *Store) *embedded {
 	e, ok := s.kv.(*embedded)
 	if !ok {

@@ -119,6 +119,8 @@ func decode(m *collectorv1.Testimony) (leader.Testimony, error) {
 		Reason:    m.GetFailureReason().String(),
 		Rate:      rate,
 		Collected: m.GetCollected(),
+
+		Identified: m.GetIdentified(),
 	}, nil
 }
 

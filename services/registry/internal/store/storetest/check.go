@@ -59,7 +59,7 @@ func failedCheckFails(t *testing.T, server Server) {
 // manyCheckTheSame has all transactions of one call check one key, for what is
 // so, and in a second call half of them for what is not.
 func manyCheckTheSame(t *testing.T, server Server) {
-	const count = 400
+	const count = 150
 	p := server.Open(t)
 	shared := committed(t, p, put(producer("shared", "1"), 0))
 	txns := make([]roster.Txn, count)

@@ -1,0 +1,14 @@
+// Command etcd is etcd itself, at the version that the registry embeds, for the
+// tests of deploy/ that kill its members.
+//
+// Its invariant: nothing is added to it. It is a module of its own, so that the
+// product's has nothing to do with what only the whole server needs.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }

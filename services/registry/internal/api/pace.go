@@ -1,0 +1,123 @@
+package api
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/peer"
+)
+
+const (
+	// DefaultRegistrationRate lets a loader bring a million producers within a
+	// minute, and ten million be renewed through one address.
+	DefaultRegistrationRate = 20_000
+
+	// burstSeconds is for how many seconds a peer that was quiet may save up.
+	burstSeconds = 5
+
+	// maxPeers bounds how many peers are remembered; the one that has not come
+	// for longest is forgotten first. Forgetting one is to its favour.
+	maxPeers = 10_000
+)
+
+// pace bounds how many registrations a second are taken from one peer, so that
+// one that registers in a loop does not keep the others from it. It is no
+// defence against one who has many addresses.
+type pace struct {
+	rate    rate.Limit
+	burst   int
+	metrics *Metrics
+
+	mu    sync.Mutex // guards all below
+	peers map[string]*list.Element
+	used  list.List // of *bucket, the last one used in front
+}
+
+// A bucket is one peer's.
+type bucket struct {
+	peer   string
+	tokens *rate.Limiter
+}
+
+// newPace makes one of so many a second; of 0 it bounds nothing.
+func newPace(perSecond int, metrics *Metrics) *pace {
+	return &pace{
+		rate: rate.Limit(perSecond), burst: max(burstSeconds*perSecond, maxBatch), metrics: metrics,
+		peers: map[string]*list.Element{},
+	}
+}
+
+// take counts registrations of a call's peer, all of them or, with an
+// *exhausted, none.
+func (p *pace) take(ctx context.Context, registrations int) error {
+	if p.rate <= 0 {
+		return nil
+	}
+	now := time.Now()
+	wait := p.reserve(peerOf(ctx), registrations, now)
+	if wait <= 0 {
+		return nil
+	}
+	p.metrics.Paced.Add(float64(registrations))
+	return &exhausted{
+		"REGISTRATION_RATE", fmt.Sprintf("more than %v registrations a second come from this address; try again later", p.rate), wait,
+	}
+}
+
+// reserve takes tokens from a peer's bucket, or tells how long it is until there
+// are as many.
+func (p *pace) reserve(name string, tokens int, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.bucket(name).ReserveN(now, tokens)
+	wait := r.DelayFrom(now)
+	if wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+// bucket is a peer's. The caller holds mu.
+func (p *pace) bucket(name string) *rate.Limiter {
+	at := p.peers[name]
+	if at == nil {
+		if p.used.Len() == maxPeers {
+			if oldest, ok := p.used.Remove(p.used.Back()).(*bucket); ok {
+				delete(p.peers, oldest.peer)
+			}
+		}
+		at = p.used.PushFront(&bucket{name, rate.NewLimiter(p.rate, p.burst)})
+		p.peers[name] = at
+	}
+	p.used.MoveToFront(at)
+	b, _ := at.Value.(*bucket)
+	return b.tokens
+}
+
+// peerOf names who calls: the address without the port, of an IPv6 address the
+// network, for who has one has all of it.
+func peerOf(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() {
+		return netip.PrefixFrom(addr, 64).Masked().String()
+	}
+	return addr.String()
+}

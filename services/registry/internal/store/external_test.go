@@ -1,0 +1,463 @@
+package store_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/store/etcdtest"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/store/storetest"
+)
+
+// rawClient is one for what is beside the Store.
+func rawClient(t testing.TB, c *etcdtest.Cluster) *clientv3.Client {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func openExternal(t testing.TB, config store.ExternalConfig) *store.Store {
+	t.Helper()
+	s, err := store.OpenExternal(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// TestExternal holds the exam for registries that share a cluster of three. The
+// parts share it, too, one after the other, and find it empty.
+func TestExternal(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	client := rawClient(t, cluster)
+	must := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := storetest.Server{
+		Open: func(t *testing.T) storetest.Process {
+			t.Helper()
+			s := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints()})
+			return storetest.Process{Store: s, Close: s.Close, Kill: func() { store.Disconnect(s) }}
+		},
+		Restart: func(t *testing.T) {
+			t.Helper()
+			cluster.Restart(t)
+		},
+		Compact: func(t *testing.T, at assignment.Revision) {
+			t.Helper()
+			_, err := client.Compact(background(t), int64(at), clientv3.WithCompactPhysical())
+			must(t, err)
+		},
+		Put: func(t *testing.T, key string, value []byte) {
+			t.Helper()
+			_, err := client.Put(background(t), key, string(value))
+			must(t, err)
+		},
+		Delete: func(t *testing.T, key string) {
+			t.Helper()
+			_, err := client.Delete(background(t), key)
+			must(t, err)
+		},
+		LeaseTTL: 2 * time.Second,
+	}
+	storetest.Run(t, func(t *testing.T, part func(*testing.T, storetest.Server)) {
+		t.Helper()
+		_, err := client.Delete(background(t), "", clientv3.WithPrefix())
+		must(t, err)
+		part(t, server)
+	})
+}
+
+// TestMembersAreKilled breaks connections and kills the leader while registries
+// commit. What was acknowledged stands, in the revision that was told; what failed may or
+// may not; what lost a comparison was not written.
+func TestMembersAreKilled(t *testing.T) {
+	t.Parallel()
+	const writers, cuts, kills = 4, 30, 2
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	tallies := make([]tally, writers)
+	var group sync.WaitGroup
+	for i := range writers {
+		s := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints()})
+		group.Go(func() { tallies[i] = writeUntil(ctx, s, i) })
+	}
+	reader := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints()})
+	watched := watchUntil(ctx, t, reader)
+	for i := range cuts {
+		awaitCommits(t, reader, 5)
+		cluster.Cut(i % 3)
+	}
+	for range kills {
+		awaitCommits(t, reader, 50)
+		victim := cluster.Leader()
+		for ; victim < 0; victim = cluster.Leader() {
+			awaitCommits(t, reader, 1)
+		}
+		cluster.Kill(victim)
+		awaitCommits(t, reader, 50) // by those that are left
+		cluster.Start(t, victim)
+	}
+	stop()
+	group.Wait()
+	seen := <-watched
+	stands := map[string]roster.Found{}
+	if _, err := reader.Load(background(t), func(found roster.Found) error {
+		stands[found.Record.Key().ID] = found
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var all tally
+	for _, one := range tallies {
+		one.check(t, stands)
+		all.acknowledged, all.uncertain = all.acknowledged+one.acknowledged, all.uncertain+one.uncertain
+	}
+	t.Logf("%d commits were acknowledged, of %d nothing is known; the watch broke %d times", all.acknowledged, all.uncertain, seen)
+	if all.acknowledged == 0 {
+		t.Error("nothing was acknowledged")
+	}
+}
+
+// awaitCommits makes commits of its own, and so has others make theirs. They may
+// fail while nobody leads.
+func awaitCommits(t *testing.T, s *store.Store, n int) {
+	t.Helper()
+	for ctx := background(t); n > 0; {
+		_, err := s.Commit(ctx, []roster.Txn{create(fmt.Sprintf("witness-%d", rand.Int64()))})
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		if err == nil {
+			n--
+		}
+	}
+}
+
+// A tally is what one writer was told.
+type tally struct {
+	stands       map[string]assignment.Revision
+	unknown      map[string]bool // of these nothing is known
+	acknowledged int
+	uncertain    int
+	fault        error
+}
+
+// writeUntil creates, changes and deletes records of its own, several a call.
+func writeUntil(ctx context.Context, s *store.Store, writer int) tally {
+	t := tally{stands: map[string]assignment.Revision{}, unknown: map[string]bool{}}
+	for n := 0; ctx.Err() == nil; n++ {
+		var txns []roster.Txn
+		for i := range 1 + rand.IntN(5) {
+			id := fmt.Sprintf("w%d-%d", writer, (n+i)%2000)
+			if t.unknown[id] {
+				continue
+			}
+			r := record(id, fmt.Sprint(n))
+			w := roster.Write{Key: r.Key(), Expect: t.stands[id], Record: r}
+			if t.stands[id] != 0 && rand.IntN(3) == 0 {
+				w.Record = nil
+			}
+			txns = append(txns, roster.Txn{w, {Key: roster.ProducerKey("nobody"), Check: true}})
+		}
+		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		outcomes, err := s.Commit(once, txns)
+		cancel()
+		t.take(txns, outcomes, err)
+	}
+	return t
+}
+
+func (t *tally) take(txns []roster.Txn, outcomes []roster.Outcome, err error) {
+	if err == nil {
+		t.acknowledged += len(txns)
+	}
+	for i, txn := range txns {
+		id := txn[0].Key.ID
+		switch {
+		case err != nil:
+			t.uncertain++
+			t.unknown[id] = true
+		case !outcomes[i].Committed:
+			// Nobody else writes it.
+			t.fault = fmt.Errorf("%s: expected revision %d, found %+v", id, txn[0].Expect, outcomes[i].Found)
+		case txn[0].Record == nil:
+			delete(t.stands, id)
+		default:
+			t.stands[id] = outcomes[i].Revision
+		}
+	}
+}
+
+func (t *tally) check(tt *testing.T, stands map[string]roster.Found) {
+	tt.Helper()
+	if t.fault != nil {
+		tt.Error(t.fault)
+	}
+	for id, at := range t.stands {
+		if !t.unknown[id] && stands[id].Revision != at {
+			tt.Errorf("%s was acknowledged at revision %d and stands at %d", id, at, stands[id].Revision)
+		}
+	}
+}
+
+// watchUntil watches as the registrar does, and checks that revisions increase
+// from one watch to the next. It tells how often a watch broke.
+func watchUntil(ctx context.Context, t *testing.T, s *store.Store) <-chan int {
+	t.Helper()
+	broke := make(chan int, 1)
+	go func() {
+		last, breaks := assignment.Revision(0), 0
+		for ctx.Err() == nil {
+			err := s.Watch(ctx, last, func(b roster.Batch) error {
+				if b.Revision < last || b.Revision == last && len(b.Events) > 0 {
+					t.Errorf("revision %d after %d", b.Revision, last)
+				}
+				last = b.Revision
+				return nil
+			})
+			if ctx.Err() == nil {
+				breaks++
+			}
+			if errors.Is(err, store.ErrSetBack) {
+				t.Error(err)
+			}
+		}
+		broke <- breaks
+	}()
+	return broke
+}
+
+// TestExternalComesLater opens a Store before its etcd is there.
+func TestExternalComesLater(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{Members: 1})
+	cluster.Kill(0)
+	s := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints()})
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := s.Commit(short, []roster.Txn{create("early")}); err == nil {
+		t.Error("committed to nobody")
+	}
+	if err := s.HoldLease(t.Context(), time.Second, func() {}); err == nil || !strings.Contains(err.Error(), "latest balancer error") {
+		t.Errorf("a lease of nobody: %v", err)
+	}
+	loaded := make(chan error, 1)
+	go func() {
+		_, err := s.Load(background(t), func(roster.Found) error { return nil })
+		loaded <- err
+	}()
+	cluster.Start(t, 0)
+	if err := <-loaded; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestExternalWithUsers has an etcd that knows its users, one that may do what a
+// registry needs, and a Store that is opened before that etcd is there. All goes
+// on after a restart, by which etcd forgets every token.
+func TestExternalWithUsers(t *testing.T) {
+	t.Parallel()
+	const user, password = "rollcall", "a secret"
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	enableUsers(t, cluster, user, password)
+	config := store.ExternalConfig{Endpoints: cluster.Endpoints(), Username: user, Password: password}
+	cluster.KillAll()
+	s := openExternal(t, config)
+	cluster.StartAll(t)
+	held := make(chan struct{}, 1)
+	lease := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for { // as registrars do, while the members still find each other
+			err := s.HoldLease(ctx, 10*time.Second, func() { held <- struct{}{} })
+			if ctx.Err() != nil {
+				lease <- err
+				return
+			}
+		}
+	}()
+	select {
+	case <-held:
+	case <-background(t).Done():
+		t.Fatal("no lease is granted")
+	}
+	session := &roster.Session{Collector: "c"}
+	if _, err := s.Commit(background(t), []roster.Txn{create("a"), {{Key: session.Key(), Record: session, Leased: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	sees := func() {
+		t.Helper()
+		events := 0
+		if err := s.Watch(background(t), 1, func(b roster.Batch) error {
+			if events += len(b.Events); events >= 2 {
+				return errStop
+			}
+			return nil
+		}); !errors.Is(err, errStop) {
+			t.Errorf("watch: %v", err)
+		}
+	}
+	sees()
+	cancel()
+	if err := <-lease; !errors.Is(err, context.Canceled) {
+		t.Errorf("the lease ended with %v", err)
+	}
+	if n := count(t, s); n != 1 {
+		t.Errorf("%d records stand without the lease", n)
+	}
+	cluster.Restart(t)
+	sees()
+	if _, err := s.Commit(background(t), []roster.Txn{create("b")}); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	for name, wrong := range map[string]store.ExternalConfig{
+		"password": {Endpoints: cluster.Endpoints(), Username: user, Password: "none"},
+		"nobody":   {Endpoints: cluster.Endpoints()},
+	} {
+		if _, err := openExternal(t, wrong).Sync(background(t)); err == nil {
+			t.Errorf("wrong %s: taken", name)
+		}
+	}
+}
+
+func enableUsers(t *testing.T, cluster *etcdtest.Cluster, user, password string) {
+	t.Helper()
+	client := rawClient(t, cluster)
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { _, err := client.UserAdd(ctx, "root", "root"); return err },
+		func(ctx context.Context) error { _, err := client.UserGrantRole(ctx, "root", "root"); return err },
+		func(ctx context.Context) error { _, err := client.RoleAdd(ctx, "registry"); return err },
+		func(ctx context.Context) error {
+			_, err := client.RoleGrantPermission(ctx, "registry", "/rollcall/v1/", clientv3.GetPrefixRangeEnd("/rollcall/v1/"),
+				clientv3.PermissionType(clientv3.PermReadWrite))
+			return err
+		},
+		func(ctx context.Context) error { _, err := client.UserAdd(ctx, user, password); return err },
+		func(ctx context.Context) error { _, err := client.UserGrantRole(ctx, user, "registry"); return err },
+		func(ctx context.Context) error { _, err := client.AuthEnable(ctx); return err },
+	} {
+		if err := step(background(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestExternalLosesMembers has the lease outlive the loss of any one member, and
+// a Store notice the loss of two.
+func TestExternalLosesMembers(t *testing.T) {
+	t.Parallel()
+	const ttl = 6 * time.Second
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	s := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints()})
+	held := make(chan struct{})
+	lease := make(chan error, 1)
+	go func() { lease <- s.HoldLease(t.Context(), ttl, func() { close(held) }) }()
+	<-held
+	for i := range 3 {
+		cluster.Kill(i)
+		select {
+		case err := <-lease:
+			t.Fatalf("without member %d: %v", i, err)
+		case <-time.After(ttl / 2):
+		}
+		if _, err := s.Commit(background(t), []roster.Txn{create(fmt.Sprint(i))}); err != nil {
+			t.Fatal(err)
+		}
+		cluster.Start(t, i)
+	}
+	cluster.Kill(0)
+	cluster.Kill(1)
+	if err := <-lease; !errors.Is(err, registrar.ErrLeaseLost) {
+		t.Errorf("with one member of three: %v", err)
+	}
+}
+
+func TestExternalConfigIsRefused(t *testing.T) {
+	for name, c := range map[string]store.ExternalConfig{
+		"no endpoints":     {},
+		"no scheme":        {Endpoints: []string{"127.0.0.1:2379"}},
+		"no port":          {Endpoints: []string{"http://127.0.0.1"}},
+		"a path":           {Endpoints: []string{"http://127.0.0.1:2379/v3"}},
+		"a user":           {Endpoints: []string{"http://a:b@127.0.0.1:2379"}},
+		"other scheme":     {Endpoints: []string{"unix:///s"}},
+		"both schemes":     {Endpoints: []string{"http://127.0.0.1:1", "https://127.0.0.1:2"}},
+		"no password":      {Endpoints: []string{"http://127.0.0.1:1"}, Username: "u"},
+		"no user":          {Endpoints: []string{"http://127.0.0.1:1"}, Password: "p"},
+		"negative timeout": {Endpoints: []string{"http://127.0.0.1:1"}, DialTimeout: -1},
+	} {
+		s, err := store.OpenExternal(t.Context(), c)
+		if err == nil {
+			t.Errorf("%s: taken", name)
+			_ = s.Close()
+		} else if strings.Contains(err.Error(), "a:b") {
+			t.Errorf("%s: %v tells a password", name, err)
+		}
+	}
+}
+
+// TestExternalWithTLS has an etcd that lets nobody in without a certificate.
+func TestExternalWithTLS(t *testing.T) {
+	t.Parallel()
+	members, clients := etcdtest.NewTLS(t)
+	cluster := etcdtest.Start(t, etcdtest.Options{Members: 1, TLS: members})
+	if _, err := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints(), TLS: clients}).
+		Commit(background(t), []roster.Txn{create("a")}); err != nil {
+		t.Error(err)
+	}
+	stranger := clients.Clone()
+	stranger.Certificates = nil
+	for name, config := range map[string]*tls.Config{"nobody's certificate": stranger, "nobody's authority": nil} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if _, err := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints(), TLS: config}).Sync(ctx); err == nil {
+			t.Errorf("%s: let in", name)
+		}
+		cancel()
+	}
+}
+
+// TestExternalLoadsLargePages loads pages that are larger than what grpc takes
+// unless told.
+func TestExternalLoadsLargePages(t *testing.T) {
+	t.Parallel()
+	const records, size = 48, 900_000
+	cluster := etcdtest.Start(t, etcdtest.Options{Members: 1})
+	s := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints()})
+	for i := range records {
+		r := record(fmt.Sprint(i), strings.Repeat("x", size))
+		if _, err := s.Commit(background(t), []roster.Txn{{{Key: r.Key(), Record: r}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := count(t, s); n != records {
+		t.Errorf("%d records are loaded", n)
+	}
+}
