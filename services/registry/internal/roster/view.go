@@ -29,6 +29,10 @@ type View struct {
 	leader     LeaderEntry
 	expiry     *Expiry
 	expiryAt   assignment.Revision
+
+	// zones are those that producers name, so that equal ones share their text.
+	// They are few: one that nobody names any more is kept.
+	zones map[string]string
 }
 
 // An Entry is a producer in the view. It is immutable.
@@ -42,6 +46,8 @@ type Entry struct {
 // A CollectorEntry is what the view knows of a collector. Any of its records may
 // be missing but not all.
 type CollectorEntry struct {
+	id assignment.CollectorID
+
 	Collector         *Collector
 	CollectorRevision assignment.Revision
 	Session           *Session
@@ -89,6 +95,7 @@ func NewView() *View {
 		suspects:   map[assignment.ProducerID]SuspectEntry{},
 		collectors: map[assignment.CollectorID]*CollectorEntry{},
 		removed:    map[assignment.ProducerID]RemovedEntry{},
+		zones:      map[string]string{},
 	}
 }
 
@@ -291,6 +298,7 @@ func (v *View) apply(key Key, record Record, revision assignment.Revision, effec
 func (v *View) setProducer(id assignment.ProducerID, next *Entry, cause assignment.Cause) []Change {
 	old := v.Producer(id)
 	if next != nil {
+		v.share(next)
 		v.producers.ReplaceOrInsert(next)
 	} else {
 		v.producers.Delete(&Entry{Producer: Producer{ID: id}})
@@ -299,6 +307,24 @@ func (v *View) setProducer(id assignment.ProducerID, next *Entry, cause assignme
 	v.count(old, -1)
 	v.count(next, +1)
 	return changes(id, old, next, cause)
+}
+
+// maxZones bounds how many zones share their text.
+const maxZones = 10_000
+
+// share lets a new entry use the text of names that the view has already. Every
+// record is read with its own, which would be a tenth of the view's memory.
+func (v *View) share(e *Entry) {
+	for _, name := range []*assignment.CollectorID{&e.Collector, &e.HandoffFrom, &e.MovedFrom} {
+		if c := v.collectors[*name]; c != nil {
+			*name = c.id
+		}
+	}
+	if zone, known := v.zones[e.Zone]; known {
+		e.Zone = zone
+	} else if e.Zone != "" && len(v.zones) < maxZones {
+		v.zones[e.Zone] = e.Zone
+	}
 }
 
 // index keeps the lists of producers that something is to be done about.
@@ -367,7 +393,7 @@ func (v *View) count(e *Entry, by int) {
 func (v *View) collectorEntry(id assignment.CollectorID) *CollectorEntry {
 	c := v.collectors[id]
 	if c == nil {
-		c = &CollectorEntry{}
+		c = &CollectorEntry{id: id}
 		v.collectors[id] = c
 	}
 	return c
