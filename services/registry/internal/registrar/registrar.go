@@ -300,6 +300,7 @@ func (r *Registrar) install(view *roster.View) {
 	for c := range view.Collectors {
 		r.noteAway(c.Collector.ID)
 	}
+	r.Metrics.observeCollectors(view)
 	r.advanced()
 }
 
@@ -327,6 +328,9 @@ func (r *Registrar) apply(b roster.Batch) {
 	for _, id := range effects.Sessions {
 		r.keepSession(id)
 		r.noteAway(id)
+	}
+	if effects.Collectors {
+		r.Metrics.observeCollectors(r.view)
 	}
 	r.advanced()
 }

@@ -1,7 +1,6 @@
 package roster
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -142,7 +141,12 @@ func (s Instances) All() []assignment.InstanceID {
 
 // Has tells whether one is among them.
 func (s Instances) Has(id assignment.InstanceID) bool {
-	return slices.Contains(s.All(), id)
+	for text := range strings.FieldsSeq(string(s)) {
+		if text == string(id) {
+			return true
+		}
+	}
+	return false
 }
 
 // Newest is the one that stands; empty where there is none.
