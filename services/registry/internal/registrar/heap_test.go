@@ -151,13 +151,7 @@ func BenchmarkHeap(b *testing.B) {
 		empty := heap()
 		r := serve(b, m.Open(), "r1")
 		served := heap()
-		for c := range fleetCollectors {
-			rates := map[assignment.ProducerID]float64{}
-			for i := c; i < size; i += fleetCollectors {
-				rates[fleetMember(i).ID] = float64(i)
-			}
-			r.Weigh(fleetCollector(c), rates)
-		}
+		r.weighFleet(size)
 		weighed := heap()
 		each := func(bytes float64) float64 { return bytes / float64(size) }
 		b.ReportMetric(each(alone-before), "view-B/producer")
