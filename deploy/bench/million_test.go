@@ -140,6 +140,7 @@ func registerMillion(b *testing.B, s *server) {
 func (m *million) renew(b *testing.B, s *server) {
 	b.Helper()
 	client := registryv1.NewProducerServiceClient(s.client(b))
+	s.awaitQuiet(b)
 	m.renewed = int(millionRenewals.Seconds() * renewalsPerMinute / 60)
 	revision, commits, cpu, began := s.gauge(b, "rollcall_registry_view_revision"), s.commits(b), s.cpu(b), time.Now()
 	group, ctx := errgroup.WithContext(b.Context())

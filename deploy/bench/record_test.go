@@ -56,6 +56,19 @@ func (s *server) awaitReady(b *testing.B) {
 	}
 }
 
+// awaitQuiet waits until the registry has nothing more to write by itself, such as
+// who leads.
+func (s *server) awaitQuiet(b *testing.B) {
+	b.Helper()
+	for before := -1.0; ; time.Sleep(3 * time.Second) {
+		revision := s.gauge(b, "rollcall_registry_view_revision")
+		if revision == before {
+			return
+		}
+		before = revision
+	}
+}
+
 // commits is how many transactions the registry has tried.
 func (s *server) commits(b *testing.B) float64 {
 	b.Helper()
