@@ -142,20 +142,32 @@ func (s *server) heap(b *testing.B) float64 {
 // gauge is one of the server's metrics that has no labels.
 func (s *server) gauge(b *testing.B, name string) float64 {
 	b.Helper()
+	value, ok := s.metrics(b)[name]
+	if !ok {
+		b.Fatalf("no metric %s", name)
+	}
+	return value
+}
+
+// metrics are all of the server's, by name and labels.
+func (s *server) metrics(b *testing.B) map[string]float64 {
+	b.Helper()
 	resp, err := http.Get("http://" + s.web + "/metrics")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	all := map[string]float64{}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n
+		at := strings.LastIndexByte(lines.Text(), ' ')
+		if at < 0 || lines.Text()[0] == '#' {
+			continue
 		}
+		n, err := strconv.ParseFloat(lines.Text()[at+1:], 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		all[lines.Text()[:at]] = n
 	}
-	b.Fatalf("no metric %s", name)
-	return 0
+	return all
 }

@@ -72,6 +72,8 @@ func serveEtcd(ctx context.Context, dir string) error {
 	cfg.ListenClientUrls = []url.URL{{Scheme: "http", Host: address}}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
 	cfg.ListenPeerUrls = nil
+	cfg.MaxTxnOps = 2 * peerPuts // of compares, too
+	cfg.QuotaBackendBytes = registry.DefaultQuota
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return err

@@ -43,9 +43,7 @@ func decodeStored(r *roster.Producer) (*assignment.Assignment, error) {
 func encodeProducer(r *roster.Producer, a *assignment.Assignment) *registryv1.Producer {
 	p := wire.EncodeProducer(a)
 	p.CreateTime, p.UpdateTime = timestamp(r.CreateTime), timestamp(r.UpdateTime)
-	if n := len(r.Instances); n > 0 {
-		p.InstanceId = string(r.Instances[n-1])
-	}
+	p.InstanceId = string(r.Instances.Newest())
 	p.Permanent = new(r.Permanent)
 	if r.Lease > 0 {
 		p.LeaseDuration, p.ExpireAfter = durationpb.New(r.Lease), durationpb.New(r.ExpireAfter)

@@ -68,8 +68,7 @@ func (r *Registrar) Plan(wish Wish) (*Plan, error) {
 	})}
 	plan.Entries = make(map[assignment.ProducerID]*roster.Entry, len(plan.Moves))
 	for _, m := range plan.Moves {
-		e, _ := roll.Get(&roster.Entry{Producer: roster.Producer{ID: m.Producer}})
-		plan.Entries[m.Producer] = e
+		plan.Entries[m.Producer] = roster.Find(roll, m.Producer)
 	}
 	return plan, nil
 }

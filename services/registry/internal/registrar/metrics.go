@@ -79,11 +79,16 @@ func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.Producers, m.Unassigned, m.Collectors, m.Revision, m.Commits, m.Reloads, m.Epochs, m.Refusals, m.Claims, m.TooMany, m.Conflicts}
 }
 
-// observe takes the figures of a view.
+// observe takes the figures of a view that cost nothing: it is called for every
+// revision.
 func (m *Metrics) observe(v *roster.View) {
 	m.Producers.Set(float64(v.Producers()))
 	m.Unassigned.Set(float64(v.Unassigned()))
 	m.Revision.Set(float64(v.Revision()))
+}
+
+// observeCollectors counts the collectors of a view, which takes a look at each.
+func (m *Metrics) observeCollectors(v *roster.View) {
 	var live, away float64
 	for c := range v.Collectors {
 		if c.Live() {

@@ -132,7 +132,7 @@ func TestConcurrentRegistrationsOfOneID(t *testing.T) {
 			}
 		}
 		e, _, err := r.Producer(t.Context(), "p", last.Revision)
-		if err != nil || e.Revision != last.Revision || string(e.Stored) != string(last.Producer.Stored) || len(e.Instances) != 4 {
+		if err != nil || e.Revision != last.Revision || string(e.Stored) != string(last.Producer.Stored) || len(e.Instances.All()) != 4 {
 			t.Errorf("%+v, %v, want what was registered last: %+v", e, err, last.Producer)
 		}
 	})

@@ -307,6 +307,7 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 	for c := range view.Collectors {
 		r.noteAway(c.Collector.ID)
 	}
+	r.Metrics.observeCollectors(view)
 	r.advanced()
 }
 
@@ -336,6 +337,9 @@ func (r *Registrar) apply(b roster.Batch) {
 	for _, id := range effects.Sessions {
 		r.keepSession(id)
 		r.noteAway(id)
+	}
+	if effects.Collectors {
+		r.Metrics.observeCollectors(r.view)
 	}
 	r.advanced()
 }

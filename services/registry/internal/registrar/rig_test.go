@@ -32,7 +32,7 @@ type replica struct {
 }
 
 // start runs a replica on a store until the test ends.
-func start(t *testing.T, s *store.Store, instance assignment.InstanceID) *replica {
+func start(t testing.TB, s *store.Store, instance assignment.InstanceID) *replica {
 	t.Helper()
 	f := feed.New(heartbeat)
 	r := &replica{
@@ -59,7 +59,7 @@ func start(t *testing.T, s *store.Store, instance assignment.InstanceID) *replic
 }
 
 // serve is start, and waits until the replica serves.
-func serve(t *testing.T, s *store.Store, instance assignment.InstanceID) *replica {
+func serve(t testing.TB, s *store.Store, instance assignment.InstanceID) *replica {
 	t.Helper()
 	r := start(t, s, instance)
 	if err := r.AwaitServing(t.Context()); err != nil {

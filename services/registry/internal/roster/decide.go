@@ -57,7 +57,7 @@ func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time)
 		next, expect = before.Producer, before.Revision
 	case wasRemoved:
 		next.Instances = removed.Instances // none of them may take it back
-		if removed.Cause != assignment.CauseExpired && cmd.Instance != "" && slices.Contains(removed.Instances, cmd.Instance) {
+		if removed.Cause != assignment.CauseExpired && cmd.Instance != "" && removed.Instances.Has(cmd.Instance) {
 			return Registration{}, Refuse(FailedPrecondition, ReasonInstanceDeregistered,
 				"producer %q: instance %q was deregistered; only a new instance may register it again", cmd.ID, cmd.Instance)
 		}
@@ -96,8 +96,8 @@ func (r *Producer) take(cmd RegisterProducer, isNew bool, now time.Time) (change
 		r.Life, r.Zone, r.Rate = cmd.Life, cmd.Zone, cmd.Rate
 		changed = true
 	}
-	if cmd.Instance != "" && !slices.Contains(r.Instances, cmd.Instance) {
-		r.Instances = appendLast(r.Instances, cmd.Instance)
+	if cmd.Instance != "" && !r.Instances.Has(cmd.Instance) {
+		r.Instances = r.Instances.With(cmd.Instance)
 		changed = true
 	}
 	return changed
@@ -110,7 +110,7 @@ func (v *View) Deregister(id assignment.ProducerID, instance assignment.Instance
 	if before == nil {
 		return nil, nil
 	}
-	if instance != "" && len(before.Instances) > 0 && before.Instances[len(before.Instances)-1] != instance {
+	if newest := before.Instances.Newest(); instance != "" && newest != "" && newest != instance {
 		return nil, Refuse(Aborted, ReasonInstanceReplaced,
 			"producer %q: instance %q is not the one that stands", id, instance)
 	}
@@ -247,9 +247,8 @@ func expunged(id assignment.CollectorID) error {
 }
 
 // replaced refuses a registration by an instance that a newer one has replaced.
-func replaced(id assignment.ProducerID, instances []assignment.InstanceID, instance assignment.InstanceID) error {
-	at := slices.Index(instances, instance)
-	if instance != "" && at >= 0 && at != len(instances)-1 {
+func replaced(id assignment.ProducerID, instances Instances, instance assignment.InstanceID) error {
+	if instance != "" && instance != instances.Newest() && instances.Has(instance) {
 		return Refuse(Aborted, ReasonInstanceReplaced, "producer %q: a newer instance than %q has registered", id, instance)
 	}
 	return nil

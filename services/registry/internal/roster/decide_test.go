@@ -36,7 +36,7 @@ func viewOf(records ...roster.Record) *roster.View {
 
 func standing(instances ...assignment.InstanceID) *roster.Producer {
 	return &roster.Producer{
-		ID: "p", Stored: []byte("old"), Version: assignment.VersionOf([]byte("old")), Instances: instances,
+		ID: "p", Stored: []byte("old"), Version: assignment.VersionOf([]byte("old")), Instances: roster.InstancesOf(instances...),
 		Collector: "c1", AssignTime: then, AssignReason: roster.PlacementHint, CreateTime: then, UpdateTime: then,
 	}
 }
@@ -62,7 +62,7 @@ var registrations = map[string]registration{
 		place: leastLoaded,
 		want: &roster.Producer{
 			ID: "p", Stored: []byte("new"), Version: assignment.VersionOf([]byte("new")),
-			Instances: []assignment.InstanceID{"a"}, Collector: "c2", AssignTime: now,
+			Instances: roster.InstancesOf("a"), Collector: "c2", AssignTime: now,
 			AssignReason: roster.PlacementLeastLoaded, CreateTime: now, UpdateTime: now,
 		},
 		// That nothing was removed meanwhile is a condition too: else an older
@@ -136,17 +136,17 @@ var registrations = map[string]registration{
 		expect: []roster.Write{{Key: roster.ProducerKey("p"), Expect: 10}},
 	},
 	"deregistered instance": {
-		before:  []roster.Record{&roster.Removed{ID: "p", Instances: []assignment.InstanceID{"a"}}},
+		before:  []roster.Record{&roster.Removed{ID: "p", Instances: roster.InstancesOf("a")}},
 		cmd:     roster.RegisterProducer{Stored: []byte("old"), Instance: "a"},
 		refusal: roster.ReasonInstanceDeregistered,
 	},
 	"new instance after a deregistration knows the old ones": {
-		before: []roster.Record{&roster.Removed{ID: "p", Instances: []assignment.InstanceID{"a", "b"}}},
+		before: []roster.Record{&roster.Removed{ID: "p", Instances: roster.InstancesOf("a", "b")}},
 		cmd:    roster.RegisterProducer{Stored: []byte("new"), Instance: "c"},
 		place:  nowhere,
 		want: &roster.Producer{
 			ID: "p", Stored: []byte("new"), Version: assignment.VersionOf([]byte("new")),
-			Instances: []assignment.InstanceID{"a", "b", "c"}, CreateTime: now, UpdateTime: now,
+			Instances: roster.InstancesOf("a", "b", "c"), CreateTime: now, UpdateTime: now,
 		},
 		expect: []roster.Write{{Key: roster.ProducerKey("p")}, {Key: roster.RemovedKey("p"), Expect: 10}},
 	},
@@ -240,7 +240,7 @@ func TestOldInstanceCannotTakeBack(t *testing.T) {
 
 func TestDeregister(t *testing.T) {
 	gone := &roster.Removed{
-		ID: "p", Cause: assignment.CauseDeregistered, Instances: []assignment.InstanceID{"a", "b"}, Collector: "c1", RemoveTime: now,
+		ID: "p", Cause: assignment.CauseDeregistered, Instances: roster.InstancesOf("a", "b"), Collector: "c1", RemoveTime: now,
 	}
 	older := &roster.Removed{ID: "p", Cause: assignment.CauseExpired}
 	strike := func(expectRemoved assignment.Revision) roster.Txn {

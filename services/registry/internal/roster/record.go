@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"strings"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -76,8 +77,8 @@ type Producer struct {
 	// Version is assignment.VersionOf(Stored).
 	Version assignment.Version
 
-	// Instances registered this producer, oldest first, at most MaxInstances.
-	Instances []assignment.InstanceID
+	// Instances registered this producer.
+	Instances Instances
 
 	// Collector is empty while there is none to give the producer to.
 	Collector    assignment.CollectorID
@@ -113,6 +114,49 @@ type Life struct {
 	// off. Both are zero for a permanent one.
 	Lease       time.Duration
 	ExpireAfter time.Duration
+}
+
+// Instances are those that registered a producer, oldest first, at most
+// MaxInstances: one text, with a space between two, which no id holds. Nearly
+// every producer has one, and a slice would take as much again as its id.
+type Instances string
+
+// InstancesOf are those in this order.
+func InstancesOf(ids ...assignment.InstanceID) Instances {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = string(id)
+	}
+	return Instances(strings.Join(texts, " "))
+}
+
+// All are those one by one.
+func (s Instances) All() []assignment.InstanceID {
+	var all []assignment.InstanceID
+	for text := range strings.FieldsSeq(string(s)) {
+		all = append(all, assignment.InstanceID(text))
+	}
+	return all
+}
+
+// Has tells whether one is among them.
+func (s Instances) Has(id assignment.InstanceID) bool {
+	for text := range strings.FieldsSeq(string(s)) {
+		if text == string(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// Newest is the one that stands; empty where there is none.
+func (s Instances) Newest() assignment.InstanceID {
+	return assignment.InstanceID(s[strings.LastIndexByte(string(s), ' ')+1:])
+}
+
+// With are those and one more, without the oldest if they are too many.
+func (s Instances) With(id assignment.InstanceID) Instances {
+	return InstancesOf(appendLast(s.All(), id)...)
 }
 
 // LifeOf is that of a producer whose registration does not tell: what was
@@ -233,7 +277,7 @@ type Ack struct {
 type Removed struct {
 	ID         assignment.ProducerID
 	Cause      assignment.Cause
-	Instances  []assignment.InstanceID
+	Instances  Instances
 	Collector  assignment.CollectorID
 	RemoveTime time.Time
 

@@ -7,8 +7,6 @@
 package roster
 
 import (
-	"iter"
-
 	"github.com/google/btree"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 )
@@ -29,6 +27,10 @@ type View struct {
 	leader     LeaderEntry
 	expiry     *Expiry
 	expiryAt   assignment.Revision
+
+	// zones are those that producers name, so that equal ones share their text.
+	// They are few: one that nobody names any more is kept.
+	zones map[string]string
 }
 
 // An Entry is a producer in the view. It is immutable.
@@ -42,6 +44,8 @@ type Entry struct {
 // A CollectorEntry is what the view knows of a collector. Any of its records may
 // be missing but not all.
 type CollectorEntry struct {
+	id assignment.CollectorID
+
 	Collector         *Collector
 	CollectorRevision assignment.Revision
 	Session           *Session
@@ -89,6 +93,7 @@ func NewView() *View {
 		suspects:   map[assignment.ProducerID]SuspectEntry{},
 		collectors: map[assignment.CollectorID]*CollectorEntry{},
 		removed:    map[assignment.ProducerID]RemovedEntry{},
+		zones:      map[string]string{},
 	}
 }
 
@@ -109,8 +114,7 @@ func (v *View) Unassigned() int { return len(v.unassigned) }
 
 // Producer finds a producer; nil when there is none.
 func (v *View) Producer(id assignment.ProducerID) *Entry {
-	e, _ := v.producers.Get(&Entry{Producer: Producer{ID: id}})
-	return e
+	return Find(v.producers, id)
 }
 
 // Collector finds a collector; nil when there is none of that id, or only
@@ -219,12 +223,19 @@ type Effects struct {
 	// Sessions are the collectors whose session record changed.
 	Sessions []assignment.CollectorID
 
+	// Collectors tells that a collector, or its session, came, changed or went.
+	Collectors bool
+
 	// Epoch tells that the epoch changed.
 	Epoch bool
 }
 
 // Put takes a record as it was loaded, with the revision of its last write.
 func (v *View) Put(record Record, revision assignment.Revision) {
+	if r, ok := record.(*Producer); ok {
+		v.setProducer(r.ID, &Entry{Producer: *r, Revision: revision}) // nobody asks what it changes
+		return
+	}
 	v.apply(record.Key(), record, revision, &Effects{}, nil)
 }
 
@@ -260,13 +271,15 @@ func (v *View) apply(key Key, record Record, revision assignment.Revision, effec
 			next = &Entry{Producer: *r, Revision: revision}
 		}
 		id := assignment.ProducerID(key.ID)
-		effects.Changes = append(effects.Changes, v.setProducer(id, next, named[id])...)
+		old := v.setProducer(id, next)
+		effects.Changes = changes(effects.Changes, id, old, next, named[id])
 	case KindCollector, KindSession, KindAck:
 		id := assignment.CollectorID(key.ID)
 		v.setCollectorRecord(id, key.Kind, record, revision)
 		if key.Kind == KindSession {
 			effects.Sessions = append(effects.Sessions, id)
 		}
+		effects.Collectors = effects.Collectors || key.Kind != KindAck
 	case KindRemoved:
 		if r, ok := record.(*Removed); ok {
 			v.removed[r.ID] = RemovedEntry{r, revision}
@@ -288,86 +301,10 @@ func (v *View) apply(key Key, record Record, revision assignment.Revision, effec
 	}
 }
 
-func (v *View) setProducer(id assignment.ProducerID, next *Entry, cause assignment.Cause) []Change {
-	old := v.Producer(id)
-	if next != nil {
-		v.producers.ReplaceOrInsert(next)
-	} else {
-		v.producers.Delete(&Entry{Producer: Producer{ID: id}})
-	}
-	v.index(id, next)
-	v.count(old, -1)
-	v.count(next, +1)
-	return changes(id, old, next, cause)
-}
-
-// index keeps the lists of producers that something is to be done about.
-func (v *View) index(id assignment.ProducerID, e *Entry) {
-	delete(v.unassigned, id)
-	delete(v.handoffs, id)
-	if e == nil {
-		return
-	}
-	if e.Collector == "" {
-		v.unassigned[id] = true
-	}
-	if e.HandoffFrom != "" {
-		v.handoffs[id] = true
-	}
-}
-
-// changes tells what becomes of the sets that a producer is or was in. cause is
-// that of its own end, if next is nil.
-func changes(id assignment.ProducerID, old, next *Entry, cause assignment.Cause) []Change {
-	var all []Change
-	if next != nil {
-		cause = causeOfMove(next.Collector)
-	}
-	for collector := range old.parts() {
-		if next == nil || next.RoleOf(collector) == assignment.RoleUnspecified {
-			all = append(all, Change{Collector: collector, ID: id, Cause: cause})
-		}
-	}
-	for collector, role := range next.parts() {
-		if old == nil || old.RoleOf(collector) != role || old.Version != next.Version {
-			all = append(all, Change{Collector: collector, ID: id, Entry: next, Role: role})
-		}
-	}
-	return all
-}
-
-// parts is Parts, of no producer none.
-func (e *Entry) parts() iter.Seq2[assignment.CollectorID, assignment.Role] {
-	if e == nil {
-		return func(func(assignment.CollectorID, assignment.Role) bool) {}
-	}
-	return e.Parts
-}
-
-// causeOfMove names a removal from one collector by who has the producer now.
-func causeOfMove(after assignment.CollectorID) assignment.Cause {
-	if after == "" {
-		return assignment.CauseUnspecified // nobody collects it
-	}
-	return assignment.CauseHandedOff
-}
-
-func (v *View) count(e *Entry, by int) {
-	for id, role := range e.parts() {
-		c := v.collectorEntry(id)
-		if role == assignment.RoleHandoffSource {
-			c.Leaving += by
-		} else {
-			c.Assigned += by
-		}
-		v.forget(id)
-	}
-}
-
 func (v *View) collectorEntry(id assignment.CollectorID) *CollectorEntry {
 	c := v.collectors[id]
 	if c == nil {
-		c = &CollectorEntry{}
+		c = &CollectorEntry{id: id}
 		v.collectors[id] = c
 	}
 	return c
@@ -396,33 +333,4 @@ func (v *View) forget(id assignment.CollectorID) {
 	if c.Collector == nil && c.Session == nil && c.Ack == nil && c.Assigned == 0 && c.Leaving == 0 {
 		delete(v.collectors, id)
 	}
-}
-
-// Diff tells how the collectors' sets change from one view to another of the
-// same epoch. A removal is named by what has been written since the earlier view.
-// What the later one remembers from before comes from a store that was set back, and
-// is no name: the producer has been here since.
-func Diff(from, to *View) []Change {
-	var all []Change
-	from.producers.Ascend(func(old *Entry) bool {
-		next := to.Producer(old.ID)
-		cause := assignment.CauseUnspecified
-		if r, ok := to.Removed(old.ID); next == nil && ok && r.Revision > max(from.revision, to.epochRevision) {
-			cause = r.Cause
-		}
-		for _, c := range changes(old.ID, old, next, cause) {
-			if c.Entry == nil && next != nil && next.Revision <= from.revision {
-				c.Cause = assignment.CauseUnspecified
-			}
-			all = append(all, c)
-		}
-		return true
-	})
-	to.producers.Ascend(func(next *Entry) bool {
-		if from.Producer(next.ID) == nil {
-			all = append(all, changes(next.ID, nil, next, 0)...)
-		}
-		return true
-	})
-	return all
 }

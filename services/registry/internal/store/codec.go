@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -254,15 +255,10 @@ func (f *fault) instance(field, s string) assignment.InstanceID {
 	return optional(f, field, s, assignment.ParseInstanceID)
 }
 
-func (f *fault) instances(ids []string) []assignment.InstanceID {
-	if len(ids) == 0 {
-		return nil
-	}
-	parsed := make([]assignment.InstanceID, len(ids))
-	for i, s := range ids {
-		id, err := assignment.ParseInstanceID(s)
+func (f *fault) instances(ids []string) roster.Instances {
+	for _, s := range ids {
+		_, err := assignment.ParseInstanceID(s)
 		f.note("instance_ids", err)
-		parsed[i] = id
 	}
-	return parsed
+	return roster.Instances(strings.Join(ids, " "))
 }

@@ -75,7 +75,7 @@ func drawRecord(t *rapid.T) roster.Record {
 		stored := rapid.SliceOfN(rapid.Byte(), 1, 300).Draw(t, "stored")
 		return &roster.Producer{
 			ID: assignment.ProducerID(producer.Draw(t, "id")), Stored: stored, Version: assignment.VersionOf(stored),
-			Instances: drawInstances(t), Collector: assignment.CollectorID(collector.Draw(t, "collector")),
+			Instances: roster.InstancesOf(drawInstances(t)...), Collector: assignment.CollectorID(collector.Draw(t, "collector")),
 			AssignTime: drawTime(t, "assign"), AssignReason: roster.PlacementReason(rapid.Int32().Draw(t, "reason")),
 			HandoffFrom: assignment.CollectorID(collector.Draw(t, "handoff from")),
 			MovedFrom:   assignment.CollectorID(collector.Draw(t, "moved from")),
@@ -137,7 +137,7 @@ func drawRecord(t *rapid.T) roster.Record {
 	default:
 		return &roster.Removed{
 			ID: assignment.ProducerID(producer.Draw(t, "id")), Cause: assignment.Cause(rapid.Int32().Draw(t, "cause")),
-			Instances: drawInstances(t), Collector: assignment.CollectorID(collector.Draw(t, "collector")),
+			Instances: roster.InstancesOf(drawInstances(t)...), Collector: assignment.CollectorID(collector.Draw(t, "collector")),
 			RemoveTime: drawTime(t, "remove"), Extra: drawExtra(t),
 		}
 	}

@@ -26,7 +26,7 @@ const (
 
 // maxInFlight is how many transactions one Commit has under way. etcd writes
 // those that wait together to disk together.
-const maxInFlight = 8
+const maxInFlight = 32
 
 // A job is a Txn that is to be carried out, encoded.
 type job struct {

@@ -76,6 +76,7 @@ func parseKey(s string) (key roster.Key, known bool, err error) {
 	if !ok {
 		return roster.Key{}, false, nil
 	}
+	id = strings.Clone(id) // whoever keeps the id shall not keep the whole key
 	switch kind {
 	case "producers":
 		key = roster.ProducerKey(assignment.ProducerID(id))

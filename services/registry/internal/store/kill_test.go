@@ -23,7 +23,7 @@ import (
 const childVariable = "ROLLCALL_STORE_TEST_CHILD"
 
 func record(id, text string) *roster.Producer {
-	return &roster.Producer{ID: assignment.ProducerID(id), Stored: []byte(text)}
+	return &roster.Producer{ID: assignment.ProducerID(id), Stored: []byte(text), Life: roster.LifeOf(false)}
 }
 
 // runChild commits without end and says after each commit what it was.

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -205,7 +207,11 @@ func (c *memoryClient) page(ctx context.Context, from, to string, at int64, limi
 	}
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
-	return c.server.data.page(from, to, at, limit)
+	p, err := c.server.data.page(from, to, at, limit)
+	for i, it := range p.items { // the caller's own, as those of etcd are
+		p.items[i].key, p.items[i].value = strings.Clone(it.key), bytes.Clone(it.value)
+	}
+	return p, err
 }
 
 func (c *memoryClient) commit(ctx context.Context, writes []write, read bool) (result, error) {

@@ -34,7 +34,7 @@ func packProducer(r *roster.Producer) (*storev1.ProducerRecord, error) {
 	f.collector(string(r.Collector))
 	m := &storev1.ProducerRecord{
 		Assignment:    r.Stored,
-		InstanceIds:   texts(r.Instances),
+		InstanceIds:   texts(r.Instances.All()),
 		CollectorId:   string(r.Collector),
 		AssignTime:    f.stamp("assign_time", r.AssignTime),
 		AssignReason:  int32(r.AssignReason),
@@ -80,7 +80,7 @@ func unpackProducer(id assignment.ProducerID, m *storev1.ProducerRecord) (*roste
 		Extra: extraOf(m),
 	}
 	if r.Life == (roster.Life{}) {
-		r.Life = roster.LifeOf(len(r.Instances) > 0) // of a version that knew no leases
+		r.Life = roster.LifeOf(r.Instances != "") // of a version that knew no leases
 	}
 	return r, f.first()
 }
@@ -225,7 +225,7 @@ func packRemoved(r *roster.Removed) (*storev1.RemovedRecord, error) {
 	f.collector(string(r.Collector))
 	m := &storev1.RemovedRecord{
 		Cause:       int32(r.Cause),
-		InstanceIds: texts(r.Instances),
+		InstanceIds: texts(r.Instances.All()),
 		CollectorId: string(r.Collector),
 		RemoveTime:  f.stamp("remove_time", r.RemoveTime),
 		HandoffFrom: string(r.HandoffFrom),

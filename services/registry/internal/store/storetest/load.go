@@ -34,7 +34,7 @@ func samples() []roster.Record {
 	at := time.Date(2026, 2, 3, 4, 5, 6, 789, time.UTC)
 	full := producer("http://team.a/b:80", "assignment bytes")
 	full.ID = "team.a/b:80/c-d_e" // slashes belong to the id
-	full.Instances = []assignment.InstanceID{"i/1", "i:2"}
+	full.Instances = roster.InstancesOf("i/1", "i:2")
 	full.Collector = "c1"
 	full.AssignTime, full.CreateTime, full.UpdateTime = at, at.Add(time.Hour), at.Add(time.Nanosecond)
 	full.AssignReason = roster.PlacementHint
@@ -63,7 +63,7 @@ func samples() []roster.Record {
 		},
 		&roster.Ack{Collector: "c2"},
 		&roster.Removed{
-			ID: "a/b", Cause: assignment.CauseExpired, Instances: []assignment.InstanceID{"i1"},
+			ID: "a/b", Cause: assignment.CauseExpired, Instances: roster.InstancesOf("i1"),
 			Collector: "c1", RemoveTime: at,
 		},
 		&roster.Removed{ID: "b"},

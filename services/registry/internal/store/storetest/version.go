@@ -46,7 +46,7 @@ func unknownKeysAreIgnored(t *testing.T, server Server) {
 	p := server.Open(t)
 	_, begin := load(t, p)
 	w := watch(t, p, begin)
-	keys := []string{"suspects/a", "leader", "leader/1", "epochs", "epoch/1", "producers", "future/kind/a", "x"}
+	keys := []string{"omens/a", "leader/1", "expiry/1", "epochs", "epoch/1", "producers", "future/kind/a", "x"}
 	for _, key := range keys {
 		server.Put(t, prefix+key, []byte{0xff})
 	}
