@@ -90,7 +90,7 @@ func (t *term) run(ctx context.Context) {
 // stands tells whether this process still leads.
 func (t *term) stands() bool {
 	lead, _ := t.leads()
-	if lead.Leader == nil || lead.Registry != t.Instance {
+	if !t.leadsBy(lead) {
 		return false
 	}
 	t.lead = lead
