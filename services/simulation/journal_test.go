@@ -370,6 +370,7 @@ func (j *journal) judgeQuiet() {
 		case s.dead:
 			j.judgeDead(s)
 		case s.struck: // and held, or gone
+		case s.lapsed && s.tainted && !s.owed: // the store has forgotten it, and so has a collector's disk
 		case s.wanted && s.certain && len(by) == 0:
 			j.violateLocked("%s is registered and collected by nobody", id)
 		case s.hidden && len(by) > 1: // one that nobody reaches is moved once, until the time-out

@@ -111,3 +111,33 @@ func TestAWitnessThatFallsSilent(t *testing.T) {
 		}
 	})
 }
+
+// TestExpungedForAMoment: what was decided on a collector that was expunged, and is
+// a member again, is not written: it would be told to let go of all at once.
+func TestExpungedForAMoment(t *testing.T) {
+	bubble(t, leader.Times{}, func(t *testing.T, m *store.Memory, r *replica) {
+		r.join("c1")
+		r.join("c2")
+		r.register(permanent, 0, 10)
+		pass(5 * time.Second)
+		const key = "/rollcall/v1/collectors/c1"
+		member := m.Get(key)
+		if _, _, err := r.ExpungeCollector(t.Context(), "c1", true); err != nil {
+			t.Fatal(err)
+		}
+		back := false
+		m.Fail(func(op string) error {
+			if op == store.OpCommit && !back {
+				back = true
+				m.Put(key, member)
+			}
+			return nil
+		})
+		pass(10 * time.Second)
+		if !back {
+			t.Fatal("the leader wrote nothing")
+		}
+		r.expect("c1", 5, 0)
+		r.expect("c2", 5, 0)
+	})
+}
