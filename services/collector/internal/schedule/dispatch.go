@@ -62,7 +62,10 @@ func (s *Schedule) tick(e *entry, nowMs int64, elapsed time.Duration) {
 // awaitTick lets an idle entry wait for its collection at a due time. mu is held.
 func (s *Schedule) awaitTick(e *entry, tick int64, elapsed time.Duration) {
 	switch {
-	case tick == e.stamp: // a probe, on demand or before a clock step, was kept under it
+	case tick == e.stamp:
+		// A probe was kept under it, on demand or before a clock step. It is
+		// collected all the same, or it would be left for nearly two intervals.
+		s.await(&s.ready, e, tick+1, elapsed)
 	case e.joining && !GridOf(e.id, e.work.Interval).Has(tick):
 		e.first = true // a retry, at the bounded rate
 		s.await(&s.firsts, e, 0, elapsed)
