@@ -152,6 +152,7 @@ func (t *term) write(ctx context.Context, what string, txns []roster.Txn) int {
 		fenced := make([]roster.Txn, n)
 		for i, txn := range txns[:n] {
 			fenced[i] = t.lead.Fenced(txn)
+			t.note(ctx, txn)
 		}
 		did, err := t.Registrar.Write(ctx, fenced)
 		committed += did
@@ -162,6 +163,16 @@ func (t *term) write(ctx context.Context, what string, txns []roster.Txn) int {
 		txns = txns[n:]
 	}
 	return committed
+}
+
+// note logs what becomes of a producer: its record keeps its last move only.
+func (t *term) note(ctx context.Context, txn roster.Txn) {
+	if p, ok := txn[0].Record.(*roster.Producer); ok {
+		t.Logger.InfoContext(ctx, "a producer is handed off", "producer", p.ID, "collector", p.Collector,
+			"handoff_from", p.HandoffFrom, "moved_from", p.MovedFrom, "reason", int(p.AssignReason))
+	} else if txn[0].Key.Kind == roster.KindProducer {
+		t.Logger.InfoContext(ctx, "a producer is struck off", "producer", txn[0].Key.ID)
+	}
 }
 
 // lookForGone finds the collectors that have been away for too long.
