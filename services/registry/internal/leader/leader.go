@@ -211,12 +211,10 @@ func (l *Leader) ask(ctx context.Context, questions []Question) map[assignment.C
 	_ = group.Wait() // no error is returned above
 	heard := make(map[assignment.CollectorID]testimonies, len(questions))
 	for i, q := range questions {
-		switch {
-		case heard[q.Collector] == nil:
-			heard[q.Collector] = answers[i]
-		default:
-			maps.Copy(heard[q.Collector], answers[i])
+		if heard[q.Collector] == nil {
+			heard[q.Collector] = testimonies{}
 		}
+		maps.Copy(heard[q.Collector], answers[i])
 	}
 	for i, q := range questions {
 		if answers[i] == nil {

@@ -62,6 +62,9 @@ func TestOvertaken(t *testing.T) {
 			r.at("h:2", mortal, "renewing")
 			pass(10 * time.Second)
 		}
+		if r.named["for-good"] || r.named["alone"] || r.named["newer-1"] {
+			t.Errorf("asked about are %v", r.named)
+		}
 		if n := r.count(); n != 40+4+4 {
 			t.Errorf("%d are left", n)
 		}

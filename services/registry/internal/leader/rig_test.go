@@ -28,9 +28,10 @@ type witnesses struct {
 	rates   map[assignment.ProducerID]float64
 
 	// identified are those that name themselves when they answer; asked is how many
-	// were asked about by name in each question.
+	// were asked about by name in each question, and named who.
 	identified map[assignment.ProducerID]bool
 	asked      []int
+	named      map[assignment.ProducerID]bool
 
 	roll func() (*btree.BTreeG[*roster.Entry], error)
 }
@@ -49,7 +50,7 @@ func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.T
 	}
 	about := map[assignment.ProducerID]bool{}
 	for _, id := range q.Producers {
-		about[id] = true
+		about[id], w.named[id] = true, true
 	}
 	roll, err := w.roll()
 	if err != nil {
@@ -139,7 +140,7 @@ func start(t *testing.T, s *store.Store, instance assignment.InstanceID, times l
 	})
 	r.witnesses = &witnesses{
 		silent: map[assignment.CollectorID]bool{}, failing: map[assignment.ProducerID]map[assignment.CollectorID]bool{},
-		rates: map[assignment.ProducerID]float64{}, identified: map[assignment.ProducerID]bool{},
+		rates: map[assignment.ProducerID]float64{}, identified: map[assignment.ProducerID]bool{}, named: map[assignment.ProducerID]bool{},
 		roll: func() (*btree.BTreeG[*roster.Entry], error) {
 			roll, _, err := r.Producers(t.Context(), 0)
 			return roll, err

@@ -76,11 +76,30 @@ func TestNamesakesAreExact(t *testing.T) {
 				}
 			}
 		}
+		// A stranger is told of all that have a mark.
+		ask := func(mark string) {
+			t.Helper()
+			for _, s := range []*sharing{&n.series, &n.addresses} {
+				var want []assignment.ProducerID
+				for _, e := range all {
+					if s.of(n.marks(e)) == mark {
+						want = append(want, e.ID)
+					}
+				}
+				slices.Sort(want)
+				if got := n.others(s, mark, "stranger", 1000); !slices.Equal(got, want) {
+					rt.Fatalf("with the mark %q: %v, want %v", mark, got, want)
+				}
+			}
+		}
 		ids := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g"})
 		marks := rapid.SampledFrom([]string{"x|1", "y|1", "z|1", "x|2", "y|2", "z|3", "|3", "x|", "", "gone"})
 		for range rapid.IntRange(1, 60).Draw(rt, "changes") {
 			set(ids.Draw(rt, "id"), marks.Draw(rt, "marks"))
 			check()
+			for _, mark := range []string{"x", "y", "z", "1", "2", "3", "unknown"} {
+				ask(mark)
+			}
 		}
 		for id := range all {
 			set(id, "gone")
