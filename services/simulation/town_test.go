@@ -372,6 +372,7 @@ func (s *square) serve(rw http.ResponseWriter, r *http.Request) {
 	case "reset":
 		panic(http.ErrAbortHandler)
 	default:
+		rw.Header().Set("Rollcall-Producer", r.URL.Path[1:]) // for all of them share an address
 		rw.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		_, _ = io.WriteString(rw, "# TYPE work_total counter\nwork_total 1\n")
 	}

@@ -1,0 +1,90 @@
+package leader_test
+
+import (
+	"testing"
+	"time"
+
+	storev1 "github.com/rollcall-metrics/rollcall/gen/rollcall/store/v1"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
+	"google.golang.org/protobuf/proto"
+)
+
+// TestAnEarlierAcknowledgementEndsNothing: what a collector tells that it has
+// collected ends a handoff only if it knew of that handoff, of this process, in
+// this epoch, and on its disk.
+func TestAnEarlierAcknowledgementEndsNothing(t *testing.T) {
+	bubble(t, leader.Times{Weigh: 24 * time.Hour}, func(t *testing.T, _ *store.Memory, r *replica) {
+		r.join("c1")
+		r.register(permanent, 0, 1)
+		r.join("c2")
+		ack := registrar.Acknowledge{Persisted: true, Generation: 1}
+		ack.Collector, ack.Instance = "c2", "c2"
+		ack.CollectedIDs = append(ack.CollectedIDs, producerID(0))
+		if err := r.Look(func(v *roster.View) { ack.Epoch, ack.Revision = v.Epoch(), v.Revision() }); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.MoveProducer(t.Context(), producerID(0), "c2"); err != nil {
+			t.Fatal(err)
+		}
+		handing := func(when string, want bool) {
+			t.Helper()
+			if e := r.producer(producerID(0)); e.Collector != "c2" || (e.HandoffFrom == "c1") != want {
+				t.Errorf("%s: it is given to %q, handed off from %q", when, e.Collector, e.HandoffFrom)
+			}
+		}
+		if _, err := r.Acknowledge(t.Context(), ack); err != nil {
+			t.Fatal(err)
+		}
+		handing("after an acknowledgement of before", true)
+		ack.Revision = r.producer(producerID(0)).Revision
+		ack.Persisted = false
+		if _, err := r.Acknowledge(t.Context(), ack); err != nil {
+			t.Fatal(err)
+		}
+		handing("after one of what is on no disk", true)
+		ack.Persisted = true
+		if _, err := r.Acknowledge(t.Context(), ack); err != nil {
+			t.Fatal(err)
+		}
+		handing("at the end", false)
+	})
+}
+
+// TestWritesAreFenced: a leader that is replaced between a decision and its write
+// has decided nothing.
+func TestWritesAreFenced(t *testing.T) {
+	bubble(t, leader.Times{}, func(t *testing.T, m *store.Memory, r *replica) {
+		r.join("c1")
+		r.join("c2")
+		r.register(permanent, 0, 10)
+		pass(5 * time.Second)
+		if _, _, _, err := r.DrainCollector(t.Context(), "c1", false); err != nil {
+			t.Fatal(err)
+		}
+		before := m.Revision()
+		other, err := proto.Marshal(&storev1.LeaderRecord{RegistryInstanceId: "another"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		replaced := false
+		m.Fail(func(op string) error {
+			if op == store.OpCommit && !replaced {
+				replaced = true
+				m.Put("/rollcall/v1/leader", other)
+			}
+			return nil
+		})
+		pass(time.Minute)
+		if !replaced {
+			t.Fatal("the leader wrote nothing")
+		}
+		r.expect("c1", 5, 0)
+		r.expect("c2", 5, 0)
+		if n := m.Revision() - before; n > 2 {
+			t.Errorf("%d writes", n)
+		}
+	})
+}
