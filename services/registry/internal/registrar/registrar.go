@@ -99,6 +99,7 @@ type Registrar struct {
 	leased   bool
 	began    time.Time     // when this process saw another epoch begin; zero: never
 	moved    chan struct{} // closed and replaced whenever the view moves
+	waiting  map[*waiter]struct{}
 	inFlight map[assignment.CollectorID]int
 	acks     map[assignment.CollectorID]*ackState
 	ordinal  int64               // of the last subscription
@@ -126,6 +127,7 @@ func New(c Config) *Registrar {
 		names:    newNamesakes(c.MarksOf),
 		rivals:   rivals{},
 		moved:    make(chan struct{}),
+		waiting:  map[*waiter]struct{}{},
 		inFlight: map[assignment.CollectorID]int{},
 		acks:     map[assignment.CollectorID]*ackState{},
 		open:     map[string]struct{}{},
@@ -353,56 +355,6 @@ func (r *Registrar) keepSession(id assignment.CollectorID) {
 	}
 	r.Feed.Keep(id, c.Session.SubscriptionID, roster.Refuse(roster.Aborted, roster.ReasonSuperseded,
 		"collector %q: another subscription has taken over, generation %d of instance %q", id, c.Session.Generation, c.Session.Instance))
-}
-
-// advanced wakes whoever waits for the view. The caller holds mu.
-func (r *Registrar) advanced() {
-	close(r.moved)
-	r.moved = make(chan struct{})
-	r.Metrics.observe(r.view)
-	select {
-	case r.kick <- struct{}{}:
-	default:
-	}
-}
-
-// await waits until the view has reached a revision.
-func (r *Registrar) await(ctx context.Context, revision assignment.Revision) error {
-	for {
-		r.mu.RLock()
-		at, moved := r.view.Revision(), r.moved
-		r.mu.RUnlock()
-		if at >= revision {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// catchUp waits until the view shows at least a revision, for a bounded time.
-func (r *Registrar) catchUp(ctx context.Context, revision assignment.Revision) error {
-	r.mu.RLock()
-	at := r.view.Revision()
-	r.mu.RUnlock()
-	if at >= revision {
-		return nil
-	}
-	bounded, cancel := context.WithTimeout(ctx, catchUpWait)
-	defer cancel()
-	if _, err := r.Store.Sync(bounded); err != nil {
-		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "the store does not answer; try another replica")
-	}
-	if err := r.await(bounded, revision); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "behind revision %d; try another replica", revision)
-	}
-	return nil
 }
 
 // lease keeps the lease of this process's sessions.
