@@ -384,6 +384,7 @@ func TestDrainClean(t *testing.T) {
 		w.drained("c-3")
 		late := []string{"late-1", "late-2", "late-3", "late-4"}
 		w.register(late...)
+		w.drained("c-3")
 		w.pass(time.Minute)
 		w.drained("c-3")
 		w.noGap(start, time.Now(), all...)

@@ -88,3 +88,26 @@ func TestWritesAreFenced(t *testing.T) {
 		}
 	})
 }
+
+// TestAWitnessThatFallsSilent: a suspect whose collector cannot be asked any more
+// is not struck off, however long it is silent.
+func TestAWitnessThatFallsSilent(t *testing.T) {
+	bubble(t, leader.Times{}, func(t *testing.T, _ *store.Memory, r *replica) {
+		r.join("c1")
+		r.join("c2")
+		r.register(mortal, 0, 40)
+		dead := producerID(0)
+		r.fail(dead)
+		pass(mortal.ExpireAfter - time.Minute)
+		r.silence(r.producer(dead).Collector, true)
+		pass(time.Hour)
+		if r.producer(dead) == nil {
+			t.Fatal("struck off by one witness")
+		}
+		r.silence(r.producer(dead).Collector, false)
+		pass(time.Minute)
+		if r.producer(dead) != nil {
+			t.Error("it is there although its collector was asked again")
+		}
+	})
+}
