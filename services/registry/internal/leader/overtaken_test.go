@@ -110,6 +110,29 @@ func TestOvertakenAndUnheard(t *testing.T) {
 	})
 }
 
+// TestOvertakenAndHalfHeard: a collector that answers some of its questions is not
+// heard: what it was not asked about would seem to have recovered.
+func TestOvertakenAndHalfHeard(t *testing.T) {
+	bubble(t, leader.Times{}, func(t *testing.T, _ *store.Memory, r *replica) {
+		r.join("c1")
+		r.register(permanent, 0, 40)
+		r.at("h:1", mortal, "older")
+		pass(time.Second)
+		r.at("h:1", mortal, "newer")
+		pass(time.Minute)
+		if len(r.suspects()) != 1 {
+			t.Fatalf("suspected are %v", r.suspects())
+		}
+		r.mu.Lock()
+		r.partly = true
+		r.mu.Unlock()
+		pass(2 * mortal.ExpireAfter)
+		if r.producer("older") == nil || len(r.suspects()) != 1 {
+			t.Errorf("half heard, it is %v, suspected are %v", r.producer("older"), r.suspects())
+		}
+	})
+}
+
 // TestHostileAddresses: a flood of producers at one address, and of pairs, is asked
 // about so many at a time.
 func TestHostileAddresses(t *testing.T) {

@@ -31,6 +31,7 @@ type witnesses struct {
 	// were asked about by name in each question, and named who.
 	identified map[assignment.ProducerID]bool
 	asked      []int
+	partly     bool // nobody answers when asked by name
 	named      map[assignment.ProducerID]bool
 
 	roll func() (*btree.BTreeG[*roster.Entry], error)
@@ -42,7 +43,7 @@ var errSilent = errors.New("it does not answer")
 func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.Testimony)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.silent[q.Collector] {
+	if w.silent[q.Collector] || w.partly && len(q.Producers) > 0 {
 		return errSilent
 	}
 	if len(q.Producers) > 0 {
