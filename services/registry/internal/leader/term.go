@@ -161,6 +161,16 @@ func (t *term) write(ctx context.Context, what string, txns []roster.Txn) int {
 			return committed
 		}
 		txns = txns[n:]
+		if len(txns) == 0 {
+			break
+		}
+		if did == 0 && !t.stands() {
+			return committed // somebody else leads
+		}
+		if now := time.Now(); !now.Before(t.nextTick) { // many batches take long
+			t.nextTick = now.Add(tickInterval)
+			t.tick(ctx)
+		}
 	}
 	return committed
 }

@@ -109,6 +109,12 @@ type Registrar struct {
 	// subscription.
 	away map[assignment.CollectorID]time.Time
 
+	// back is since when a collector has been live, absences within its grace
+	// included.
+	back map[assignment.CollectorID]time.Time
+
+	planning sync.Mutex // held for a plan of the whole fleet; before mu
+
 	weights *weights // guards itself
 }
 
@@ -132,6 +138,7 @@ func New(c Config) *Registrar {
 		acks:     map[assignment.CollectorID]*ackState{},
 		open:     map[string]struct{}{},
 		away:     map[assignment.CollectorID]time.Time{},
+		back:     map[assignment.CollectorID]time.Time{},
 		weights:  newWeights(),
 	}
 }
@@ -305,7 +312,6 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 		}
 	}
 	r.loaded = true
-	r.away = map[assignment.CollectorID]time.Time{}
 	for c := range view.Collectors {
 		r.noteAway(c.Collector.ID)
 	}
@@ -313,12 +319,25 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 	r.advanced()
 }
 
-// noteAway notes since when a collector is away. The caller holds mu.
+// noteAway notes since when a collector is away, or live. The caller holds mu.
 func (r *Registrar) noteAway(id assignment.CollectorID) {
-	if c := r.view.Collector(id); c == nil || c.Live() {
+	now := time.Now()
+	c := r.view.Collector(id)
+	since, away := r.away[id]
+	switch {
+	case c == nil:
 		delete(r.away, id)
-	} else if _, known := r.away[id]; !known {
-		r.away[id] = time.Now()
+		delete(r.back, id)
+	case !c.Live() && !away:
+		r.away[id] = now
+	case c.Live():
+		if _, known := r.back[id]; !known {
+			r.back[id] = c.Session.ConnectTime
+		}
+		if away && now.Sub(since) >= r.Grace {
+			r.back[id] = now
+		}
+		delete(r.away, id)
 	}
 }
 
