@@ -245,7 +245,7 @@ func (s *Schedule) finish(e *entry, result *Result, cancelled bool) (gone bool) 
 	if e.pending != nil {
 		s.settle(e)
 	}
-	if succeeded {
+	if succeeded && e.record.answered { // else it was somewhere else
 		s.joined(e)
 		if e.target {
 			s.tell(e)
@@ -270,7 +270,7 @@ func (s *Schedule) settle(e *entry) {
 	}
 	if a.Endpoint != e.work.Endpoint {
 		// What the old endpoint said says nothing of the new one.
-		e.record.failingSince, e.record.inRow, e.record.identity = 0, 0, IdentityUnheard
+		e.record.failingSince, e.record.inRow, e.record.identity, e.record.answered = 0, 0, IdentityUnheard, false
 	}
 	regrid := a.Interval != e.work.Interval
 	e.work = a

@@ -385,3 +385,41 @@ func TestTargetThatNeverAnsweredIsEnded(t *testing.T) {
 		stop()
 	})
 }
+
+// TestCollectedElsewhere: a success at an endpoint that has changed since is none.
+func TestCollectedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{collect: func(_ context.Context, p *pull, _ time.Time) schedule.Result {
+			p.fleet.mu.Lock()
+			at := p.work.Endpoint
+			p.fleet.mu.Unlock()
+			if at == "http://moved/" {
+				return schedule.Result{Reason: schedule.ReasonUnreachable}
+			}
+			return schedule.Result{Samples: 1}
+		}}
+		s, stop := run(t, f, schedule.Config{})
+		a := with(newAssignment("a", 10*time.Second), target)
+		s.Apply(upserts(a))
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if ids, _ := s.Collected(0, 10); len(ids) != 1 {
+			t.Fatalf("collected %v", ids)
+		}
+		moved := *a
+		moved.Endpoint, moved.Version = "http://moved/", 7
+		s.Apply(upserts(&moved))
+		if ids, _ := s.Collected(0, 10); len(ids) != 0 {
+			t.Errorf("told of %v at once after the change", ids)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if ids, _ := s.Collected(0, 10); len(ids) != 0 {
+			t.Errorf("told of %v, which never answered there", ids)
+		}
+		if told := s.Testify(schedule.Question{Limit: 10}); len(told) != 1 || told[0].Collected || told[0].Failures == 0 {
+			t.Errorf("%+v", told)
+		}
+		stop()
+	})
+}

@@ -268,6 +268,20 @@ func (t *term) avoids(now time.Time) func(assignment.ProducerID, assignment.Coll
 	}
 }
 
+// maxMisses is how many producers a collector may have failed to collect lately
+// before it is given none for the sake of balance.
+const maxMisses = 10
+
+// shuns tells of collectors that did not come to collect what they were given: what
+// is moved there for balance would only come back.
+func (t *term) shuns() func(assignment.CollectorID) bool {
+	misses := map[assignment.CollectorID]int{}
+	for p := range t.avoid {
+		misses[p.collector]++
+	}
+	return func(id assignment.CollectorID) bool { return misses[id] >= maxMisses }
+}
+
 const (
 	// minMoves is how many moves a minute are made for balance at most, or one
 	// of a hundred producers, whichever is more.
@@ -294,7 +308,7 @@ func (t *term) balance(ctx context.Context, now time.Time) {
 	if handing > most || !t.Registrar.Uneven() {
 		return
 	}
-	plan, err := t.Registrar.Plan(registrar.Wish{Leave: t.gone, Rebalance: true, MaxMoves: most, Avoid: t.avoids(now)})
+	plan, err := t.Registrar.Plan(registrar.Wish{Leave: t.gone, Rebalance: true, MaxMoves: most, Avoid: t.avoids(now), Shun: t.shuns()})
 	if err != nil {
 		return
 	}

@@ -25,6 +25,9 @@ type Wish struct {
 	// for those that have not within silentAfter.
 	Silent func(assignment.CollectorID) bool
 
+	// Shun tells which collectors take no part in rebalancing; nil: none.
+	Shun func(assignment.CollectorID) bool
+
 	// Avoid tells of pairs that must not be; nil: none.
 	Avoid func(assignment.ProducerID, assignment.CollectorID) bool
 }
@@ -81,6 +84,9 @@ func (r *Registrar) placeable(c *roster.CollectorEntry, wish Wish, open bool, no
 	silent := now.Sub(r.Heard(id)) > silentAfter && c.Assigned > 0
 	if wish.Silent != nil {
 		silent = wish.Silent(id)
+	}
+	if wish.Shun != nil && wish.Shun(id) {
+		silent = true
 	}
 	return placement.Collector{
 		ID:       id,

@@ -58,6 +58,7 @@ const DefaultGrace = 60 * time.Second
 // The times of the registrar.
 const (
 	sessionTTL    = 15 * time.Second
+	freshInterval = 5 * time.Second
 	ownViewWait   = 1 * time.Second
 	catchUpWait   = 5 * time.Second
 	commitWait    = 10 * time.Second
@@ -97,6 +98,8 @@ type Registrar struct {
 	rivals   rivals
 	loaded   bool // the view is complete and followed
 	leased   bool
+	fresh    time.Time     // when the view was last known to show all that the store has
+	stale    bool          // that was longer ago than a session lives
 	began    time.Time     // when this process saw another epoch begin; zero: never
 	moved    chan struct{} // closed and replaced whenever the view moves
 	waiting  map[*waiter]struct{}
@@ -150,6 +153,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.follow(ctx) })
 	group.Go(func() error { return r.lease(ctx) })
+	group.Go(func() error { return r.keepFresh(ctx) })
 	group.Go(func() error { return r.placeOrphans(ctx) })
 	group.Go(func() error { return r.saveAcks(ctx) })
 	group.Go(func() error { return r.closeGhosts(ctx) })
@@ -188,7 +192,7 @@ func (r *Registrar) AwaitServing(ctx context.Context) error {
 
 // serving refuses while the registrar is not. The caller holds mu.
 func (r *Registrar) serving() error {
-	if !r.loaded || !r.leased {
+	if !r.loaded || !r.leased || r.stale {
 		return roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has no complete view of its store yet")
 	}
 	return nil
@@ -311,7 +315,7 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 			r.keepSession(c.Collector.ID)
 		}
 	}
-	r.loaded = true
+	r.loaded, r.fresh = true, time.Now()
 	for c := range view.Collectors {
 		r.noteAway(c.Collector.ID)
 	}
@@ -392,9 +396,7 @@ func (r *Registrar) lease(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.Logger.WarnContext(ctx, "lost the lease of the sessions", "error", err)
-		window := feed.Spread(r.Feed.Subscribers())
-		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: window},
-			roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
+		r.release()
 		if !pause(ctx, retryDelay) {
 			return ctx.Err()
 		}
