@@ -14,8 +14,10 @@
 // that fails once need not fail each time, and TestReplay tells how often it does.
 //
 // What a town cannot do: stop a process's own clock. A frozen one is one that
-// nothing reaches and nothing comes from. Producers without a lease never expire and
-// nobody is drained here, for neither is there yet.
+// nothing reaches and nothing comes from. A dead producer that was struck off is held
+// by its collector until that has failed to collect it for ten minutes, as it must be
+// where the registry may be wrong; so the roll, not its collector, shows that it is
+// gone.
 //
 // testdata/mutations has deliberate bugs, one a patch, each with the promise that it
 // breaks and the test that must find it. TestMutations checks that they can still be

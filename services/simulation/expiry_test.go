@@ -73,7 +73,9 @@ func (j *journal) lapse(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.subjects[id]
-	s.lapsed = s.lapsed || !s.hidden // else it would be dead
+	if s.wanted && s.certain && !s.hidden { // else it would be dead
+		s.lapsed = true
+	}
 }
 
 func (j *journal) hide(id string) {

@@ -156,7 +156,7 @@ func (j *journal) pulled(who, id string) (mute string) {
 	s.pulls = append(s.pulls, pull{who, now})
 	j.judgeGap(s, now)
 	// Who is told as its owner begins the debt; whoever collects it then pays.
-	if s.wanted && s.certain && !s.doubt && !s.dead && (s.owner == who || s.owed) {
+	if s.wanted && s.certain && !s.doubt && !s.dead && (s.owner == who && s.alone(who) || s.owed) {
 		s.owed, s.last = true, now
 		if !slices.Contains(s.carriers, who) {
 			s.carriers = append(s.carriers, who)
@@ -172,6 +172,17 @@ func (j *journal) pulled(who, id string) (mute string) {
 		s.answered = now
 	}
 	return mute
+}
+
+// alone tells that nobody but one has collected the producer lately: else it may
+// have been handed off since its owner was told.
+func (s *subject) alone(who string) bool {
+	for other, at := range s.seen {
+		if other != who && time.Since(at) <= 2*s.longest+slack {
+			return false
+		}
+	}
+	return true
 }
 
 // judgeGap notes when a producer that was collected has not been for longer than
@@ -370,7 +381,10 @@ func (j *journal) judgeQuiet() {
 		if s.wanted && len(by) == 1 && !s.silent() || !s.wanted && len(by) == 0 {
 			s.tainted = false
 		}
-		s.before, s.hung, s.absent, s.doubt, s.failed = 0, false, 0, false, s.hidden
+		s.hung, s.absent, s.doubt, s.failed = false, 0, false, s.hidden
+		if !s.tainted || !s.silent() { // else it is collected as it was before its last change
+			s.before = 0
+		}
 	}
 	for _, c := range j.collectors {
 		c.wounded = false

@@ -25,8 +25,11 @@ func (t *term) lookAtHandoffs(ctx context.Context, now time.Time) {
 	seen := map[assignment.ProducerID]handoff{}
 	if t.Registrar.Look(func(v *roster.View) {
 		for e := range v.Handoffs {
-			if c := v.Collector(e.HandoffFrom); c == nil || c.Collector.Expunged() {
+			if c := v.Collector(e.HandoffFrom); c == nil {
 				orphaned = append(orphaned, roster.Finish(e))
+				continue
+			} else if c.Collector.Expunged() {
+				orphaned = append(orphaned, roster.Standing(roster.Finish(e), e.HandoffFrom, c.CollectorRevision))
 				continue
 			}
 			h, known := t.handoffs[e.ID]

@@ -296,7 +296,12 @@ func (l *Leader) elect(ctx context.Context) (roster.LeaderEntry, bool) {
 		}
 		lead, _ = l.leads()
 	}
-	return lead, lead.Leader != nil && lead.Registry == l.Instance
+	return lead, l.leadsBy(lead)
+}
+
+// leadsBy tells whether a leader's record is this process's.
+func (l *Leader) leadsBy(lead roster.LeaderEntry) bool {
+	return lead.Leader != nil && lead.Registry == l.Instance
 }
 
 // leads is who leads, and what taking the lead writes if nobody does.

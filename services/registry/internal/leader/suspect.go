@@ -163,12 +163,19 @@ func (t *term) tick(ctx context.Context) {
 // anew. While nobody is suspected nothing depends on it.
 func (t *term) pulse(ctx context.Context) bool {
 	var txn roster.Txn
+	mine := false
 	if t.Registrar.Look(func(v *roster.View) {
+		// It may be another's since the last step, and bound to this process's
+		// session it would outlive that one.
+		lead := v.Leader()
+		if mine = t.leadsBy(lead); !mine {
+			return
+		}
 		for range v.Suspects {
-			txn = v.Leader().Again()
+			txn = lead.Again()
 			break
 		}
-	}) != nil {
+	}) != nil || !mine {
 		return false
 	}
 	if len(txn) == 0 {

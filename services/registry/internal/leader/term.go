@@ -90,7 +90,7 @@ func (t *term) run(ctx context.Context) {
 // stands tells whether this process still leads.
 func (t *term) stands() bool {
 	lead, _ := t.leads()
-	if lead.Leader == nil || lead.Registry != t.Instance {
+	if !t.leadsBy(lead) {
 		return false
 	}
 	t.lead = lead
@@ -220,13 +220,15 @@ const evictionPause = 10 * time.Second
 
 // evict hands off what collectors have that are gone, drained or expunged.
 func (t *term) evict(ctx context.Context, now time.Time) {
-	expunged := map[assignment.CollectorID]bool{}
+	expunged := map[assignment.CollectorID]assignment.Revision{}
 	leaving := 0
 	if now.Before(t.nextEviction) || t.Registrar.Look(func(v *roster.View) {
 		for c := range v.Collectors {
 			if id := c.Collector.ID; c.Collector.Leaves() || t.gone[id] {
 				leaving += c.Assigned
-				expunged[id] = c.Collector.Expunged()
+				if c.Collector.Expunged() {
+					expunged[id] = c.CollectorRevision
+				}
 			}
 		}
 	}) != nil || leaving == 0 {
@@ -245,7 +247,7 @@ func (t *term) evict(ctx context.Context, now time.Time) {
 		default:
 			return roster.PlacementDrain
 		}
-	}, func(id assignment.CollectorID) bool { return expunged[id] })
+	}, expunged)
 	did := t.write(ctx, "an eviction", txns)
 	t.Metrics.Moves.WithLabelValues("leave").Add(float64(did))
 	t.Logger.InfoContext(ctx, "handing off what collectors have that leave", "moves", did, "stuck", plan.Stuck)
@@ -312,7 +314,7 @@ func (t *term) balance(ctx context.Context, now time.Time) {
 	if err != nil {
 		return
 	}
-	txns := plan.Txns(now, registrar.ForBalance, func(assignment.CollectorID) bool { return false })
+	txns := plan.Txns(now, registrar.ForBalance, nil)
 	if did := t.write(ctx, "a rebalancing", txns); did > 0 {
 		t.Metrics.Moves.WithLabelValues("rebalance").Add(float64(did))
 		t.Logger.InfoContext(ctx, "evening out the load", "moves", did,

@@ -99,15 +99,20 @@ func (r *Registrar) placeable(c *roster.CollectorEntry, wish Wish, open bool, no
 }
 
 // Txns are what the moves of a plan write, but for those that reason leaves out
-// by the reason 0.
-func (p *Plan) Txns(now time.Time, reason func(placement.Move) roster.PlacementReason, alone func(assignment.CollectorID) bool) []roster.Txn {
+// by the reason 0. expunged are the collectors that were expunged, with the
+// revisions of their records: they are left alone, if that stands.
+func (p *Plan) Txns(now time.Time, reason func(placement.Move) roster.PlacementReason, expunged map[assignment.CollectorID]assignment.Revision) []roster.Txn {
 	var txns []roster.Txn
 	for _, m := range p.Moves {
 		why := reason(m)
 		if why == 0 {
 			continue
 		}
-		txn := roster.Give(p.Entries[m.Producer], roster.Place{Collector: m.To, Reason: why}, alone(m.From), now)
+		at, alone := expunged[m.From]
+		txn := roster.Give(p.Entries[m.Producer], roster.Place{Collector: m.To, Reason: why}, alone, now)
+		if alone {
+			txn = roster.Standing(txn, m.From, at)
+		}
 		if len(txn) > 0 {
 			txns = append(txns, txn)
 		}

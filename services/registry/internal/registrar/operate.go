@@ -82,7 +82,12 @@ func (r *Registrar) MoveProducer(ctx context.Context, id assignment.ProducerID, 
 		if err := r.openFor(to, e, now); err != nil {
 			return nil, err
 		}
-		txn := roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementOperator}, r.expunged(e.Collector), now)
+		from := r.view.Collector(e.Collector)
+		alone := from != nil && from.Collector.Expunged()
+		txn := roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementOperator}, alone, now)
+		if alone {
+			txn = roster.Standing(txn, e.Collector, from.CollectorRevision)
+		}
 		changed = len(txn) > 0
 		return txn, nil
 	})
@@ -93,7 +98,7 @@ func (r *Registrar) MoveProducer(ctx context.Context, id assignment.ProducerID, 
 }
 
 // openFor refuses a collector that a producer cannot be given to. The caller
-// holds mu, as for expunged.
+// holds mu.
 func (r *Registrar) openFor(id assignment.CollectorID, e *roster.Entry, now time.Time) error {
 	c := r.view.Collector(id)
 	switch {
@@ -105,11 +110,6 @@ func (r *Registrar) openFor(id assignment.CollectorID, e *roster.Entry, now time
 		return roster.Refuse(roster.FailedPrecondition, roster.ReasonCollectorNotOpen,
 			"collector %q is given nothing: it is not live, is drained or expunged, or has just been gone twice within an hour", id)
 	}
-}
-
-func (r *Registrar) expunged(id assignment.CollectorID) bool {
-	c := r.view.Collector(id)
-	return c != nil && c.Collector.Expunged()
 }
 
 // PreviewRebalance plans what would even out the load.
@@ -126,7 +126,7 @@ func (r *Registrar) Rebalance(ctx context.Context, most int) (*Plan, int, error)
 	if err != nil {
 		return nil, 0, err
 	}
-	begun, err := r.Write(ctx, plan.Txns(time.Now(), ForBalance, func(assignment.CollectorID) bool { return false }))
+	begun, err := r.Write(ctx, plan.Txns(time.Now(), ForBalance, nil))
 	return plan, begun, err
 }
 

@@ -68,6 +68,16 @@ func (v *View) Expunge(id assignment.CollectorID, force bool, now time.Time) (Tx
 	return txn, err
 }
 
+// Standing is a Txn that fails once a collector's record is another than the one
+// that was written at a revision. What takes a producer from one that was expunged
+// is that: it may be a member again, and would be told to let go at once.
+func Standing(txn Txn, id assignment.CollectorID, at assignment.Revision) Txn {
+	if len(txn) == 0 {
+		return nil
+	}
+	return append(txn[:len(txn):len(txn)], Write{Key: CollectorKey(id), Expect: at, Check: true})
+}
+
 // Drained tells whether it is drained and nothing is left to hand off.
 func (c *CollectorEntry) Drained() bool {
 	return c.Collector.Leaves() && c.Assigned == 0 && c.Leaving == 0

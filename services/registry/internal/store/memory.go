@@ -117,7 +117,11 @@ func (m *Memory) Snapshot() *MemorySnapshot {
 func (m *Memory) Restore(snapshot *MemorySnapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	granted := m.data.lastLease
 	m.data = snapshot.data.clone()
+	// No id is given twice: a process that has lost its lease must not keep
+	// another one's alive.
+	m.data.lastLease = max(m.data.lastLease, granted)
 	m.epoch++
 	for lease, timer := range m.timers {
 		timer.Stop()

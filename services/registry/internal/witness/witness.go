@@ -61,11 +61,12 @@ func New(dial Dial) *Asker { return &Asker{dial: dial, conns: map[string]*conn{}
 // Close closes all connections.
 func (a *Asker) Close() error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	conns := a.conns
+	a.conns = map[string]*conn{}
+	a.mu.Unlock()
 	var err error
-	for address, c := range a.conns {
+	for _, c := range conns {
 		err = errors.Join(err, c.Close())
-		delete(a.conns, address)
 	}
 	return err
 }
@@ -75,6 +76,7 @@ func (a *Asker) Ask(ctx context.Context, q leader.Question, tell func(leader.Tes
 	if q.Address == "" {
 		return errors.New("it has not told where it answers")
 	}
+	defer a.closeIdle(time.Now())
 	conn, err := a.connect(q.Address)
 	if err != nil {
 		return err
@@ -144,18 +146,29 @@ func decode(m *collectorv1.Testimony) (leader.Testimony, error) {
 	}, nil
 }
 
-// connect returns the connection to an address, and closes those that nobody has
-// used for a while.
+// closeIdle closes the connections that nobody has used for a while. It holds mu
+// for none of them: the close of one to a host that stands still takes seconds,
+// which is no reason not to ask others.
+func (a *Asker) closeIdle(now time.Time) {
+	var idle []*conn
+	a.mu.Lock()
+	for address, c := range a.conns {
+		if now.Sub(c.used) > maxIdle {
+			idle = append(idle, c)
+			delete(a.conns, address)
+		}
+	}
+	a.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close() // its error is that it was closed
+	}
+}
+
+// connect returns the connection to an address.
 func (a *Asker) connect(address string) (*grpc.ClientConn, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
-	for other, c := range a.conns {
-		if other != address && now.Sub(c.used) > maxIdle {
-			_ = c.Close() // its error is that it was closed
-			delete(a.conns, other)
-		}
-	}
 	if c := a.conns[address]; c != nil {
 		c.used = now
 		return c.ClientConn, nil
