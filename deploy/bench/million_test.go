@@ -107,8 +107,11 @@ func millionMember(i int) *registryv1.Producer {
 		LastCollectorId: millionCollector(i),
 		Zone:            fmt.Sprintf("eu-west-%d", i%3),
 		Labels: []*registryv1.Label{
-			{Name: "env", Value: "production"}, {Name: "host", Value: id}, {Name: "service", Value: "checkout"},
-			{Name: "team", Value: "payments"}, {Name: "zone", Value: fmt.Sprintf("eu-west-%d", i%3)},
+			{Name: "env", Value: "production"},
+			{Name: "host", Value: id},
+			{Name: "service", Value: "checkout"},
+			{Name: "team", Value: "payments"},
+			{Name: "zone", Value: fmt.Sprintf("eu-west-%d", i%3)},
 		},
 	}
 }
