@@ -47,7 +47,7 @@ bin/etcd: deploy/etcd/main.go deploy/etcd/go.mod deploy/etcd/go.sum
 
 .PHONY: soak
 soak: bin/etcd ## Kill one of three registries or of three etcd members after the other for SOAK (5m), then all of etcd; lose a store
-	go test -vet=off -count=1 -timeout 0 ./deploy/soak -run '^Test(Soak|EtcdAway|Recover)$$' -v -duration $(SOAK) -away 60s
+	go test -vet=off -count=1 -timeout 0 ./deploy/soak -run '^Test(Soak|EtcdAway|Recover|BackupRestored)$$' -v -duration $(SOAK) -away 60s
 
 # Building runtime/cgo is the question whether the race detector works here: it
 # needs a platform that has it, cgo, a C compiler and the C library's headers.

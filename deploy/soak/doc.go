@@ -22,6 +22,7 @@
 //     some lateness of the machine. It is collected to the end, by one collector
 //     each, and at the end nobody is held.
 //
-// Two more tests do one thing each: all of etcd is away for a while, and the store
-// of a registry is lost and recovered from what its collectors have kept.
+// Three more tests do one thing each: all of etcd is away for a while; the store of
+// a registry is lost and recovered from what its collectors have kept; and it is
+// set back to a backup.
 package soak
