@@ -46,8 +46,8 @@ bin/etcd: deploy/etcd/main.go deploy/etcd/go.mod deploy/etcd/go.sum
 	cd deploy/etcd && CGO_ENABLED=0 go build -trimpath -o ../../bin/etcd .
 
 .PHONY: soak
-soak: bin/etcd ## Kill one of three registries or of three etcd members after the other for SOAK (5m), under load
-	go test -vet=off -count=1 -timeout 0 ./deploy/soak -run '^TestSoak$$' -v -duration $(SOAK)
+soak: bin/etcd ## Kill one of three registries or of three etcd members after the other for SOAK (5m), then all of etcd; lose a store
+	go test -vet=off -count=1 -timeout 0 ./deploy/soak -run '^Test(Soak|EtcdAway|Recover|BackupRestored)$$' -v -duration $(SOAK) -away 60s
 
 # Building runtime/cgo is the question whether the race detector works here: it
 # needs a platform that has it, cgo, a C compiler and the C library's headers.

@@ -55,7 +55,7 @@ var house = []room{
 	{"services/internal/wire", adapter, []string{registryV1, collectorV1}},
 	{"services/internal/process", adapter, nil},
 
-	{"services/registry", assembly, nil},
+	{"services/registry", assembly, []string{"services/producer"}},
 	{"services/registry/internal/roster", core, []string{"github.com/google/btree"}},
 	{"services/registry/internal/placement", core, nil},
 	{"services/registry/internal/lease", core, nil},

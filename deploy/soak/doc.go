@@ -20,7 +20,9 @@
 //   - A fleet that is never deregistered misses no collection, whoever is killed:
 //     between two pulls of a producer there are never more than two intervals and
 //     some lateness of the machine. It is collected to the end, by one collector
-//     each, and at the end nobody of it is held, nor of the registrations that
-//     stay. Held may be, today, who was deregistered and registered again and now
-//     stands with another collector: moves are not named to the first one yet.
+//     each, and at the end nobody is held.
+//
+// Three more tests do one thing each: all of etcd is away for a while; the store of
+// a registry is lost and recovered from what its collectors have kept; and it is
+// set back to a backup.
 package soak

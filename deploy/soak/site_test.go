@@ -42,7 +42,7 @@ func commands(t *testing.T) string {
 		t.Skipf("%v: make bin/etcd builds it", err)
 	}
 	bin := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../services/cmd/registry", "../../services/cmd/collector")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../services/cmd/registry", "../../services/cmd/collector", "../../services/cmd/rollcall")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

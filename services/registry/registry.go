@@ -22,6 +22,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+	"github.com/rollcall-metrics/rollcall/services/producer"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/api"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/feed"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
@@ -244,7 +245,12 @@ func (r *Registry) assemble() {
 		Metrics: apiMetrics,
 	}).Register(r.server)
 	r.web = http.NewServeMux()
-	process.AddProbes(r.web, c.Metrics, r.ready)
+	probes := http.NewServeMux()
+	process.AddProbes(probes, c.Metrics, r.ready)
+	r.web.Handle("/", probes)
+	if c.SelfID != "" {
+		r.web.Handle("/metrics", producer.Identify(c.SelfID, probes))
+	}
 }
 
 // dialCollector connects to where a collector says it answers, unless that is an

@@ -104,9 +104,17 @@ type AssignmentServiceClient interface {
 	// it has, as absent and unnamed); ABORTED with the
 	// reason SUPERSEDED; UNAVAILABLE while the registry has no complete view of
 	// its store, or one that is behind what the collector has already seen (try
-	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read, or
-	// (RetryInfo tells when to come back) where too many streams are open: of one
-	// collector, of observers, or in all.
+	// another address); RESOURCE_EXHAUSTED with the reason SLOW_READER for
+	// a subscriber too slow to read, or (RetryInfo tells when to come back) where
+	// too many streams are open: of one collector, of observers, or in all; or,
+	// with the reason TOO_MANY_SNAPSHOTS, where too many first snapshots are being
+	// sent at the moment. One with no assignment in it, because the collector
+	// holds them all, is not counted, nor is any later one. Who waits as long as
+	// RetryInfo tells, and a little more by chance, comes when there is room.
+	//
+	// A first snapshot may take as long as it takes while nobody is turned away.
+	// One that takes longer than 30 s may be ended, with the reason SLOW_READER,
+	// to make room; so may any stream on which a frame is not taken for 30 s.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
 	// Acknowledge tells the registry what the collector did with a snapshot. It
 	// is sent after the accepted set has been written to stable storage, on the
@@ -237,9 +245,17 @@ type AssignmentServiceServer interface {
 	// it has, as absent and unnamed); ABORTED with the
 	// reason SUPERSEDED; UNAVAILABLE while the registry has no complete view of
 	// its store, or one that is behind what the collector has already seen (try
-	// another address); RESOURCE_EXHAUSTED for a subscriber too slow to read, or
-	// (RetryInfo tells when to come back) where too many streams are open: of one
-	// collector, of observers, or in all.
+	// another address); RESOURCE_EXHAUSTED with the reason SLOW_READER for
+	// a subscriber too slow to read, or (RetryInfo tells when to come back) where
+	// too many streams are open: of one collector, of observers, or in all; or,
+	// with the reason TOO_MANY_SNAPSHOTS, where too many first snapshots are being
+	// sent at the moment. One with no assignment in it, because the collector
+	// holds them all, is not counted, nor is any later one. Who waits as long as
+	// RetryInfo tells, and a little more by chance, comes when there is room.
+	//
+	// A first snapshot may take as long as it takes while nobody is turned away.
+	// One that takes longer than 30 s may be ended, with the reason SLOW_READER,
+	// to make room; so may any stream on which a frame is not taken for 30 s.
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
 	// Acknowledge tells the registry what the collector did with a snapshot. It
 	// is sent after the accepted set has been written to stable storage, on the

@@ -230,8 +230,10 @@ type Producer struct {
 	// Output only. When it will be struck off at the earliest if it neither renews
 	// nor answers. Only for one that fails at its collector and has a lease.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,37,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Output only. What speaks against this registration: another producer with
-	// the same final labels, or two processes that fight for its id. Empty: nothing.
+	// Output only. What speaks against this registration, for people: other
+	// producers with the same final labels (some of them are named), or an instance
+	// that was replaced and goes on registering the id, as far as the replica that
+	// answers was asked. Empty: nothing.
 	Conflict string `protobuf:"bytes,38,opt,name=conflict,proto3" json:"conflict,omitempty"`
 	// Output only. Since when the registry has known that it fails at its
 	// collector. Absent: it does not, or it is permanent.

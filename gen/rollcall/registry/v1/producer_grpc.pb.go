@@ -50,15 +50,20 @@ type ProducerServiceClient interface {
 	// Errors: INVALID_ARGUMENT (BadRequest names each field at fault); ABORTED
 	// with the reason INSTANCE_REPLACED when a newer instance has registered this
 	// id; FAILED_PRECONDITION with the reason INSTANCE_DEREGISTERED when this
-	// instance was deregistered: only a new instance may register the id again.
+	// instance was deregistered: only a new instance may register the id again;
+	// RESOURCE_EXHAUSTED with the reason REGISTRATION_RATE when more registrations
+	// come from one address than are taken from it (RetryInfo tells when the same
+	// call will be taken; nothing was looked at). Renewals count, and so does each
+	// registration of a batch.
 	RegisterProducer(ctx context.Context, in *RegisterProducerRequest, opts ...grpc.CallOption) (*RegisterProducerResponse, error)
 	// BatchRegisterProducers registers up to 1,000 producers. Each has its own
 	// result: one that is at fault does not keep the others from being
 	// registered.
 	//
 	// Errors: INVALID_ARGUMENT for more than 1,000 requests, more than 2 MiB of
-	// them, or two with the same producer_id; faults of single requests stand in
-	// their results.
+	// them, or two with the same producer_id; RESOURCE_EXHAUSTED with the reason
+	// REGISTRATION_RATE as for RegisterProducer, for the batch as a whole; faults
+	// of single requests stand in their results.
 	BatchRegisterProducers(ctx context.Context, in *BatchRegisterProducersRequest, opts ...grpc.CallOption) (*BatchRegisterProducersResponse, error)
 	// DeregisterProducer takes a producer off the roll. Its collector stops
 	// collecting it at once. It is idempotent: an unknown id is OK, with
@@ -160,15 +165,20 @@ type ProducerServiceServer interface {
 	// Errors: INVALID_ARGUMENT (BadRequest names each field at fault); ABORTED
 	// with the reason INSTANCE_REPLACED when a newer instance has registered this
 	// id; FAILED_PRECONDITION with the reason INSTANCE_DEREGISTERED when this
-	// instance was deregistered: only a new instance may register the id again.
+	// instance was deregistered: only a new instance may register the id again;
+	// RESOURCE_EXHAUSTED with the reason REGISTRATION_RATE when more registrations
+	// come from one address than are taken from it (RetryInfo tells when the same
+	// call will be taken; nothing was looked at). Renewals count, and so does each
+	// registration of a batch.
 	RegisterProducer(context.Context, *RegisterProducerRequest) (*RegisterProducerResponse, error)
 	// BatchRegisterProducers registers up to 1,000 producers. Each has its own
 	// result: one that is at fault does not keep the others from being
 	// registered.
 	//
 	// Errors: INVALID_ARGUMENT for more than 1,000 requests, more than 2 MiB of
-	// them, or two with the same producer_id; faults of single requests stand in
-	// their results.
+	// them, or two with the same producer_id; RESOURCE_EXHAUSTED with the reason
+	// REGISTRATION_RATE as for RegisterProducer, for the batch as a whole; faults
+	// of single requests stand in their results.
 	BatchRegisterProducers(context.Context, *BatchRegisterProducersRequest) (*BatchRegisterProducersResponse, error)
 	// DeregisterProducer takes a producer off the roll. Its collector stops
 	// collecting it at once. It is idempotent: an unknown id is OK, with

@@ -772,7 +772,9 @@ type AckRecord struct {
 	// The revision that was refused.
 	RefusalRevision int64 `protobuf:"varint,9,opt,name=refusal_revision,json=refusalRevision,proto3" json:"refusal_revision,omitempty"`
 	// When it was received.
-	ReceiveTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
+	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
+	// Whether the acknowledged set is on the collector's stable storage.
+	Persisted     bool `protobuf:"varint,11,opt,name=persisted,proto3" json:"persisted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -875,6 +877,13 @@ func (x *AckRecord) GetReceiveTime() *timestamppb.Timestamp {
 		return x.ReceiveTime
 	}
 	return nil
+}
+
+func (x *AckRecord) GetPersisted() bool {
+	if x != nil {
+		return x.Persisted
+	}
+	return false
 }
 
 // RemovedRecord stands under `removed/<id>` for a time after a producer left.
@@ -1035,7 +1044,7 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x03R\n" +
 	"generation\x120\n" +
 	"\x14registry_instance_id\x18\x04 \x01(\tR\x12registryInstanceId\x12=\n" +
-	"\fconnect_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\"\x92\x03\n" +
+	"\fconnect_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\"\xb0\x03\n" +
 	"\tAckRecord\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x14\n" +
@@ -1049,7 +1058,8 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\x13refusal_producer_id\x18\b \x01(\tR\x11refusalProducerId\x12)\n" +
 	"\x10refusal_revision\x18\t \x01(\x03R\x0frefusalRevision\x12=\n" +
 	"\freceive_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\"\xcb\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12\x1c\n" +
+	"\tpersisted\x18\v \x01(\bR\tpersisted\"\xcb\x01\n" +
 	"\rRemovedRecord\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\x05R\x05cause\x12!\n" +
 	"\finstance_ids\x18\x02 \x03(\tR\vinstanceIds\x12!\n" +

@@ -214,6 +214,9 @@ func (s *Schedule) commitAlter(st *step) {
 		e.work, e.pending = a, nil
 	default:
 		e.pending = a
+		if a.Endpoint != e.work.Endpoint {
+			s.collected.remove(e.id) // somewhere else
+		}
 		if e.cancel != nil {
 			e.cancel()
 		}

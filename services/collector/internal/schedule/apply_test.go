@@ -231,12 +231,12 @@ func TestRemovalWaitsForTheRunningCollection(t *testing.T) {
 			if !stale {
 				time.Sleep(time.Second)
 			}
-			time.Sleep(3*time.Second - 1)
+			time.Sleep(3*time.Second - time.Nanosecond)
 			synctest.Wait()
 			if ends := f.only(t, id).ended(); len(ends) != 0 {
 				t.Errorf("stale %v: ended %v while it ran", stale, ends)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			now := time.Now()
 			want := end{at: now, called: now, stale: stale}

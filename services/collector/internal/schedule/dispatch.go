@@ -62,7 +62,10 @@ func (s *Schedule) tick(e *entry, nowMs int64, elapsed time.Duration) {
 // awaitTick lets an idle entry wait for its collection at a due time. mu is held.
 func (s *Schedule) awaitTick(e *entry, tick int64, elapsed time.Duration) {
 	switch {
-	case tick == e.stamp: // a probe, on demand or before a clock step, was kept under it
+	case tick == e.stamp:
+		// A probe was kept under it, on demand or before a clock step. It is
+		// collected all the same, or it would be left for nearly two intervals.
+		s.await(&s.ready, e, tick+1, elapsed)
 	case e.joining && !GridOf(e.id, e.work.Interval).Has(tick):
 		e.first = true // a retry, at the bounded rate
 		s.await(&s.firsts, e, 0, elapsed)
@@ -242,7 +245,7 @@ func (s *Schedule) finish(e *entry, result *Result, cancelled bool) (gone bool) 
 	if e.pending != nil {
 		s.settle(e)
 	}
-	if succeeded {
+	if succeeded && e.record.answered { // else it was somewhere else
 		s.joined(e)
 		if e.target {
 			s.tell(e)
@@ -267,7 +270,7 @@ func (s *Schedule) settle(e *entry) {
 	}
 	if a.Endpoint != e.work.Endpoint {
 		// What the old endpoint said says nothing of the new one.
-		e.record.failingSince, e.record.inRow, e.record.identity = 0, 0, IdentityUnheard
+		e.record.failingSince, e.record.inRow, e.record.identity, e.record.answered = 0, 0, IdentityUnheard, false
 	}
 	regrid := a.Interval != e.work.Interval
 	e.work = a

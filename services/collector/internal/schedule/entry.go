@@ -89,6 +89,7 @@ type record struct {
 	successes, failures, missed int64
 	reason                      Reason // of the last failure
 	failed                      bool   // the last collection did
+	answered                    bool   // any has succeeded, at the present endpoint
 	identity                    Identity
 }
 
@@ -103,6 +104,7 @@ func (r *record) add(result *Result, at int64, elapsed time.Duration) {
 	}
 	if !r.failed {
 		r.successes++
+		r.answered = true
 		r.yield = int32(min(result.Samples, math.MaxInt32))
 		r.success, r.failingSince = at, 0
 		return

@@ -29,7 +29,7 @@ func (s *Schedule) cast(e *entry, role assignment.Role) {
 	case !target:
 		s.joined(e)
 		s.collected.remove(e.id)
-	case !e.target && e.record.start != 0 && !e.record.failed:
+	case !e.target && e.record.answered && !e.record.failed:
 		s.tell(e)
 	}
 	e.target = target

@@ -236,7 +236,7 @@ func TestOwnerIsNoProbe(t *testing.T) {
 }
 
 // A collection on demand of one that joins is a probe, too; no instant is stored
-// twice, whatever comes between.
+// twice, whatever comes between, and none is left out.
 func TestNoInstantTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := &fleet{collect: failing(1)}, &wall{}
@@ -250,7 +250,7 @@ func TestNoInstantTwice(t *testing.T) {
 		w.step(-4 * time.Second) // the instant comes again
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		want := []string{"probe 1s:0s", "probe 2s:0s", "1m4s:1m0s"}
+		want := []string{"probe 1s:0s", "probe 2s:0s", "4s:1ms", "1m4s:1m0s"}
 		if got := shown(f.only(t, "a"), instant); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
@@ -381,6 +381,44 @@ func TestTargetThatNeverAnsweredIsEnded(t *testing.T) {
 		synctest.Wait()
 		if ends := f.only(t, "a").ended(); len(ends) != 1 || ends[0].stale {
 			t.Errorf("ended %v", ends)
+		}
+		stop()
+	})
+}
+
+// TestCollectedElsewhere: a success at an endpoint that has changed since is none.
+func TestCollectedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{collect: func(_ context.Context, p *pull, _ time.Time) schedule.Result {
+			p.fleet.mu.Lock()
+			at := p.work.Endpoint
+			p.fleet.mu.Unlock()
+			if at == "http://moved/" {
+				return schedule.Result{Reason: schedule.ReasonUnreachable}
+			}
+			return schedule.Result{Samples: 1}
+		}}
+		s, stop := run(t, f, schedule.Config{})
+		a := with(newAssignment("a", 10*time.Second), target)
+		s.Apply(upserts(a))
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if ids, _ := s.Collected(0, 10); len(ids) != 1 {
+			t.Fatalf("collected %v", ids)
+		}
+		moved := *a
+		moved.Endpoint, moved.Version = "http://moved/", 7
+		s.Apply(upserts(&moved))
+		if ids, _ := s.Collected(0, 10); len(ids) != 0 {
+			t.Errorf("told of %v at once after the change", ids)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if ids, _ := s.Collected(0, 10); len(ids) != 0 {
+			t.Errorf("told of %v, which never answered there", ids)
+		}
+		if told := s.Testify(schedule.Question{Limit: 10}); len(told) != 1 || told[0].Collected || told[0].Failures == 0 {
+			t.Errorf("%+v", told)
 		}
 		stop()
 	})

@@ -24,8 +24,8 @@ type Testimony struct {
 	// before the first one.
 	Rate float64
 
-	// Collected says that a collection has succeeded since it was applied, and
-	// Identified that its last answer named it.
+	// Collected says that a collection has succeeded since it was applied, or got its
+	// present endpoint, and Identified that its last answer named it.
 	Collected, Identified bool
 }
 
@@ -99,7 +99,7 @@ func (s *Schedule) testimony(e *entry) Testimony {
 	r := &e.record
 	t := Testimony{
 		ProducerID: e.id,
-		Collected:  r.successes > 0,
+		Collected:  r.answered,
 		Identified: r.identity == IdentityOwn,
 	}
 	if r.yield > 0 {

@@ -248,7 +248,6 @@ func (s assignmentService) Acknowledge(ctx context.Context, m *registryv1.Acknow
 		HeldIDs:    a.Held,
 
 		CollectedIDs: a.Collected,
-		Persisted:    a.Persisted,
 
 		Ack: roster.Ack{
 			Collector:  a.Collector,
@@ -257,6 +256,7 @@ func (s assignmentService) Acknowledge(ctx context.Context, m *registryv1.Acknow
 			Revision:   a.Revision,
 			Held:       a.HeldCount,
 			Unrunnable: a.UnrunnableCount,
+			Persisted:  a.Persisted,
 			Refusal:    a.Refusal,
 		},
 	})

@@ -36,7 +36,12 @@ func (r *rig) crowd(t *testing.T, n, bytes int) []*registryv1.SubscribeRequest {
 // slowly subscribes on a connection of its own that nobody reads.
 func (r *rig) slowly(t *testing.T, m *registryv1.SubscribeRequest) grpc.ServerStreamingClient[registryv1.SubscribeResponse] {
 	t.Helper()
-	s, err := registryv1.NewAssignmentServiceClient(r.dial(t)).Subscribe(t.Context(), m)
+	return r.slowlyUntil(t.Context(), t, m)
+}
+
+func (r *rig) slowlyUntil(ctx context.Context, t *testing.T, m *registryv1.SubscribeRequest) grpc.ServerStreamingClient[registryv1.SubscribeResponse] {
+	t.Helper()
+	s, err := registryv1.NewAssignmentServiceClient(r.dial(t)).Subscribe(ctx, m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +88,26 @@ func TestSnapshotsAreAdmitted(t *testing.T) {
 		if n := r.values(t)["subscriptions_refused_total TOO_MANY_SNAPSHOTS"]; n != 1 {
 			t.Errorf("%v were turned away", n)
 		}
+	})
+}
+
+// TestAPlaceIsGivenBack: by a stream that is cancelled in the middle of its first
+// snapshot, and by one that is refused after it was let in.
+func TestAPlaceIsGivenBack(t *testing.T) {
+	bubble(t, setup{snapshots: 1}, func(t *testing.T, r *rig) {
+		all := r.crowd(t, 2, large)
+		wrong := &registryv1.SubscribeRequest{CollectorId: "c0", InstanceId: "a", Generation: 1 << 40}
+		if got := faultOf(t, newVerifier().untilEnd(r.slowly(t, wrong))); got.reason != "GENERATION_MISMATCH" {
+			t.Errorf("%+v", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		r.slowlyUntil(ctx, t, all[0])
+		if got := faultOf(t, newVerifier().untilEnd(r.slowly(t, all[1]))); got.reason != "TOO_MANY_SNAPSHOTS" {
+			t.Errorf("%+v", got)
+		}
+		cancel()
+		synctest.Wait()
+		r.follow(t, all[1], newVerifier())
 	})
 }
 

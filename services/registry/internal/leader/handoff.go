@@ -50,7 +50,7 @@ func (t *term) lookAtHandoffs(ctx context.Context, now time.Time) {
 		return
 	}
 	t.besides(ctx, "handoffs", func(ctx context.Context) func(context.Context) {
-		heard := t.ask(ctx, t.about(late))
+		heard := t.ask(ctx, t.byName(late))
 		return func(ctx context.Context) { t.endLate(ctx, late, heard, time.Now()) }
 	})
 }
@@ -58,31 +58,8 @@ func (t *term) lookAtHandoffs(ctx context.Context, now time.Time) {
 // maxAbout is how many producers one question may be about.
 const maxAbout = 1000
 
-// about are questions to both sides of handoffs.
-func (t *term) about(late []*roster.Entry) []Question {
-	asked := map[assignment.CollectorID]*Question{}
-	_ = t.Registrar.Look(func(v *roster.View) {
-		for _, e := range late {
-			for id := range e.Parts {
-				if asked[id] == nil && v.Collector(id) != nil {
-					q := question(v.Collector(id))
-					asked[id] = &q
-				}
-				if q := asked[id]; q != nil && len(q.Producers) < maxAbout {
-					q.Producers = append(q.Producers, e.ID)
-				}
-			}
-		}
-	})
-	var questions []Question
-	for _, q := range asked {
-		questions = append(questions, *q)
-	}
-	return questions
-}
-
 // endLate decides how handoffs end that last too long.
-func (t *term) endLate(ctx context.Context, late []*roster.Entry, heard map[assignment.CollectorID]testimonies, now time.Time) {
+func (t *term) endLate(ctx context.Context, late []*roster.Entry, heard answers, now time.Time) {
 	var txns []roster.Txn
 	var thirds []*roster.Entry
 	ends := map[end]int{}
@@ -98,86 +75,122 @@ func (t *term) endLate(ctx context.Context, late []*roster.Entry, heard map[assi
 			case finish:
 				txns = append(txns, roster.Finish(e))
 			case goBack:
-				t.avoid[pair{e.ID, e.Collector}] = now.Add(avoidFor)
-				back := roster.Place{Collector: e.HandoffFrom, Reason: roster.PlacementReturned}
-				txns = append(txns, roster.Give(e, back, false, now))
+				txns = append(txns, t.back(e, now))
 			case third:
-				t.avoid[pair{e.ID, e.Collector}] = now.Add(avoidFor)
 				thirds = append(thirds, e)
-			case wait:
 			}
 		}
 	}) != nil {
 		return
 	}
+	elsewhere := t.Registrar.Elsewhere(t.avoids(now))
 	for _, e := range thirds {
-		if to := t.Registrar.Elsewhere(e, t.avoids(now)); to != "" {
-			txns = append(txns, roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementThird}, false, now))
+		if txn := t.third(e, elsewhere(e), now); len(txn) > 0 {
+			txns = append(txns, txn)
 		}
 	}
 	did := t.write(ctx, "the end of late handoffs", txns)
 	t.Logger.WarnContext(ctx, "handoffs took too long", "ended", did,
-		"finished", ends[finish], "went_back", ends[goBack], "to_a_third", ends[third], "waiting", ends[wait])
+		"finished", ends[finish], "went_back", ends[goBack], "to_a_third", ends[third])
 	t.Metrics.Late.Add(float64(did))
+}
+
+// back is the write of a return to the one that has the producer.
+func (t *term) back(e *roster.Entry, now time.Time) roster.Txn {
+	t.avoid[pair{e.ID, e.Collector}] = now.Add(avoidFor)
+	return roster.Give(e, roster.Place{Collector: e.HandoffFrom, Reason: roster.PlacementReturned}, false, now)
+}
+
+// third is the write of a move to a third collector. If there is none the one that
+// had the producer has it, if it lives; else the time-out begins anew.
+func (t *term) third(e *roster.Entry, to assignment.CollectorID, now time.Time) roster.Txn {
+	live := false
+	_ = t.Registrar.Look(func(v *roster.View) {
+		c := v.Collector(e.HandoffFrom)
+		live = c != nil && c.Live()
+	})
+	switch {
+	case to != "":
+		t.avoid[pair{e.ID, e.Collector}] = now.Add(avoidFor)
+		return roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementThird}, false, now)
+	case live:
+		return t.back(e, now)
+	default:
+		t.handoffs[e.ID] = handoff{e.Collector, e.HandoffFrom, now}
+		return nil
+	}
 }
 
 // An end is how a handoff ends that lasts too long.
 type end int
 
 const (
-	wait end = iota
-	finish
+	finish end = iota + 1
 	goBack
 	third
+)
+
+// A word is what a collector says of a producer.
+type word int
+
+const (
+	// unknown: it could not be asked, or does not say.
+	unknown word = iota
+	reaches
+	fails
 )
 
 // A side is what is known of one of the two collectors of a handoff.
 type side struct {
 	live bool // it has a subscription
-
-	// heard tells that it could be asked, reaches that the producer's last
-	// collection there succeeded.
-	heard, reaches bool
+	says word
 }
 
-// sides are both of them, and whether the new one has acknowledged that it was
-// given the producer.
+// sides are both of them, whether the new one has acknowledged that it was given
+// the producer, and whether it is of a version that tells nothing else.
 type sides struct {
 	from, to     side
 	acknowledged bool
+	old          bool
 }
 
 // decide says how a late handoff ends. Nobody shall be collected by nobody: while
 // the one that had the producer may reach it, and the other does not, it has it.
 func (s sides) decide() end {
 	switch {
-	case s.to.reaches && s.acknowledged:
-		return finish // it was collected; only its word of it was lost
-	case s.from.live && (s.from.reaches || !s.from.heard) && !s.to.reaches:
+	case s.acknowledged && (s.to.says == reaches || s.old && s.to.live):
+		return finish // it was collected, and only its word of it was lost
+	case s.from.live && s.from.says != fails && s.to.says != reaches:
 		return goBack
 	case s.acknowledged:
 		return finish // neither reaches it
-	case !s.from.live || !s.to.live:
-		return third
 	default:
-		return wait
+		return third
 	}
 }
 
-func (t *term) sides(v *roster.View, e *roster.Entry, heard map[assignment.CollectorID]testimonies) sides {
+// sureFailures is how many collections in a row have to fail before the one that
+// had a producer is said not to reach it any more.
+const sureFailures = 2
+
+func (t *term) sides(v *roster.View, e *roster.Entry, heard answers) sides {
 	of := func(id assignment.CollectorID) side {
-		var s side
 		c := v.Collector(id)
-		s.live = c != nil && c.Live()
-		told, ok := heard[id]
-		said, about := told[e.ID]
-		s.heard = ok
-		s.reaches = about && said.Collected && !said.Failing
+		s := side{live: c != nil && c.Live()}
+		said, about := heard[id].told[e.ID]
+		switch {
+		case !about:
+		case said.Failing && said.Failures >= sureFailures:
+			s.says = fails
+		case said.Collected && !said.Failing:
+			s.says = reaches
+		}
 		return s
 	}
 	to := v.Collector(e.Collector)
 	return sides{
 		from: of(e.HandoffFrom), to: of(e.Collector),
 		acknowledged: to != nil && t.Registrar.Acknowledged(to, e.Revision),
+		old:          heard[e.Collector].old,
 	}
 }

@@ -9,6 +9,7 @@ package leader
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -24,10 +25,11 @@ import (
 type Testimony struct {
 	ID assignment.ProducerID
 
-	// Failing tells that its last collection failed for a reason of its own, and
-	// Reason which.
-	Failing bool
-	Reason  string
+	// Failing tells that its last collection failed for a reason of its own,
+	// Failures how many have in a row, and Reason why the last one did.
+	Failing  bool
+	Failures int64
+	Reason   string
 
 	// Rate is how many samples a second it yields; zero before the first
 	// collection that succeeded.
@@ -53,7 +55,13 @@ type Question struct {
 
 	// Failing asks only for those that fail.
 	Failing bool
+
+	// Most is how many testimonies there can be.
+	Most int
 }
+
+// ErrNoWitness is the error of a collector of a version that cannot be asked.
+var ErrNoWitness = errors.New("it is of a version that is no witness")
 
 // An Asker asks collectors. It is called by several goroutines at a time.
 type Asker interface {
@@ -106,7 +114,7 @@ const (
 const (
 	stepInterval = time.Second
 	tickInterval = 5 * time.Second
-	askTimeout   = 10 * time.Second
+	askTimeout   = time.Minute
 
 	// maxAsking is how many collectors are asked at a time.
 	maxAsking = 16
@@ -148,9 +156,9 @@ func (l *Leader) weigh(ctx context.Context) {
 	for l.Registrar.AwaitServing(ctx) == nil {
 		questions, err := l.questions(false)
 		if err == nil && len(questions) > 0 {
-			for q, told := range l.ask(ctx, questions) {
-				rates := make(map[assignment.ProducerID]float64, len(told))
-				for id, t := range told {
+			for q, said := range l.ask(ctx, questions) {
+				rates := make(map[assignment.ProducerID]float64, len(said.told))
+				for id, t := range said.told {
 					if t.Rate > 0 {
 						rates[id] = t.Rate
 					}
@@ -165,12 +173,12 @@ func (l *Leader) weigh(ctx context.Context) {
 	}
 }
 
-// questions are those to all collectors that have producers.
+// questions are those to all live collectors that have producers.
 func (l *Leader) questions(failing bool) ([]Question, error) {
 	var all []Question
 	err := l.Registrar.Look(func(v *roster.View) {
 		for c := range v.Collectors {
-			if c.Assigned+c.Leaving > 0 {
+			if c.Live() && c.Assigned+c.Leaving > 0 {
 				q := question(c)
 				q.Failing = failing
 				all = append(all, q)
@@ -180,50 +188,86 @@ func (l *Leader) questions(failing bool) ([]Question, error) {
 	return all, err
 }
 
+// moreThanKnown is how many more producers a collector may tell of than it has
+// here: what it holds, and what has just left it.
+const moreThanKnown = 10_000
+
 func question(c *roster.CollectorEntry) Question {
-	return Question{Collector: c.Collector.ID, Instance: c.Collector.Newest().ID, Address: c.Collector.IntrospectionEndpoint}
+	return Question{
+		Collector: c.Collector.ID, Instance: c.Collector.Newest().ID, Address: c.Collector.IntrospectionEndpoint,
+		Most: 2*(c.Assigned+c.Leaving) + moreThanKnown,
+	}
 }
 
-// testimonies are what one collector said.
-type testimonies map[assignment.ProducerID]Testimony
+// An answer is what one collector said.
+type answer struct {
+	told map[assignment.ProducerID]Testimony
+
+	// at is when it began to say so, the first of several answers.
+	at time.Time
+
+	// old tells that it is of a version that cannot be asked.
+	old bool
+}
+
+// answers are those of the collectors that were heard.
+type answers map[assignment.CollectorID]answer
 
 // ask puts questions, some at a time, and returns what those said that could be
 // asked. One that answers only some of several questions is not heard.
-func (l *Leader) ask(ctx context.Context, questions []Question) map[assignment.CollectorID]testimonies {
-	answers := make([]testimonies, len(questions))
+func (l *Leader) ask(ctx context.Context, questions []Question) answers {
+	all := make([]*answer, len(questions))
 	var group errgroup.Group
 	group.SetLimit(maxAsking)
 	for i, q := range questions {
 		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
-			defer cancel()
-			told := testimonies{}
-			if err := l.Asker.Ask(ctx, q, func(t Testimony) { told[t.ID] = t }); err != nil {
-				l.Metrics.Asked.WithLabelValues("failed").Inc()
-				l.Logger.DebugContext(ctx, "a collector could not be asked", "collector", q.Collector, "address", q.Address, "error", err)
-				return nil //nolint:nilerr // the others can
-			}
-			l.Metrics.Asked.WithLabelValues("answered").Inc()
-			answers[i] = told
+			all[i] = l.askOne(ctx, q)
 			return nil
 		})
 	}
 	_ = group.Wait() // no error is returned above
-	heard := make(map[assignment.CollectorID]testimonies, len(questions))
+	heard := answers{}
 	for i, q := range questions {
-		switch {
-		case heard[q.Collector] == nil:
-			heard[q.Collector] = answers[i]
-		default:
-			maps.Copy(heard[q.Collector], answers[i])
+		if all[i] == nil {
+			continue
 		}
+		before, known := heard[q.Collector]
+		if !known {
+			heard[q.Collector] = *all[i]
+			continue
+		}
+		maps.Copy(before.told, all[i].told)
+		if all[i].at.Before(before.at) {
+			before.at = all[i].at
+		}
+		heard[q.Collector] = before
 	}
 	for i, q := range questions {
-		if answers[i] == nil {
+		if all[i] == nil {
 			delete(heard, q.Collector)
 		}
 	}
 	return heard
+}
+
+// askOne returns nil if the collector could not be asked.
+func (l *Leader) askOne(ctx context.Context, q Question) *answer {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	a := &answer{told: map[assignment.ProducerID]Testimony{}, at: time.Now()}
+	err := l.Asker.Ask(ctx, q, func(t Testimony) { a.told[t.ID] = t })
+	switch {
+	case err == nil:
+		l.Metrics.Asked.WithLabelValues("answered").Inc()
+	case errors.Is(err, ErrNoWitness):
+		l.Metrics.Asked.WithLabelValues("no_witness").Inc()
+		a.old = true
+	default:
+		l.Metrics.Asked.WithLabelValues("failed").Inc()
+		l.Logger.DebugContext(ctx, "a collector could not be asked", "collector", q.Collector, "address", q.Address, "error", err)
+		return nil
+	}
+	return a
 }
 
 // lead leads whenever nobody else does.

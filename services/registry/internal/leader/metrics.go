@@ -44,7 +44,7 @@ func NewMetrics() *Metrics {
 	return &Metrics{
 		Leading:  gauge("rollcall_registry_leading", "1 while this process leads."),
 		Tenure:   gauge("rollcall_registry_leader_tenure_seconds", "For how long this process has led without a break; 0 while it does not. Nobody is struck off under a leader that does not last."),
-		Asked:    vec("rollcall_registry_collectors_asked_total", "Questions to collectors by outcome.", "outcome", "answered", "failed"),
+		Asked:    vec("rollcall_registry_collectors_asked_total", "Questions to collectors by outcome.", "outcome", "answered", "failed", "no_witness"),
 		Suspects: gauge("rollcall_registry_suspect_producers", "Producers with a lease that fail at their collector, as the leader knows."),
 		Due:      gauge("rollcall_registry_due_producers", "Suspects that have neither renewed nor answered for as long as it takes to be struck off."),
 		Held:     gauge("rollcall_registry_expiry_held", "1 while the expiry of many producers at once is held or paced."),

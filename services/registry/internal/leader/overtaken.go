@@ -10,7 +10,7 @@ import (
 
 // A hearing is what all collectors said in one round.
 type hearing struct {
-	told map[assignment.CollectorID]testimonies
+	told answers
 
 	// overtaken are the producers at whose host and port another one answers that
 	// was registered later, and which the collectors were asked about by name.
@@ -41,8 +41,22 @@ func (t *term) listen(ctx context.Context) (hearing, error) {
 	for _, e := range all {
 		h.overtaken[e.ID] = true
 	}
+	all = append(all, t.suspects()...) // one that answers has to be heard to do so
 	h.told = t.ask(ctx, slices.Concat(questions, t.byName(all)))
 	return h, nil
+}
+
+// suspects are those that are suspected now.
+func (t *term) suspects() []*roster.Entry {
+	var all []*roster.Entry
+	_ = t.Registrar.Look(func(v *roster.View) {
+		for s := range v.Suspects {
+			if e := v.Producer(s.ID); e != nil {
+				all = append(all, e)
+			}
+		}
+	})
+	return all
 }
 
 // byName are questions about producers to all that have a part in them, as many
@@ -63,7 +77,7 @@ func (t *term) byName(all []*roster.Entry) []Question {
 			}
 			for some := range slices.Chunk(ids, maxAbout) {
 				q := question(c)
-				q.Producers = some
+				q.Producers, q.Most = some, len(some)
 				questions = append(questions, q)
 			}
 		}

@@ -62,6 +62,9 @@ func TestOvertaken(t *testing.T) {
 			r.at("h:2", mortal, "renewing")
 			pass(10 * time.Second)
 		}
+		if r.named["for-good"] || r.named["alone"] || r.named["newer-1"] {
+			t.Errorf("asked about are %v", r.named)
+		}
 		if n := r.count(); n != 40+4+4 {
 			t.Errorf("%d are left", n)
 		}
@@ -103,6 +106,29 @@ func TestOvertakenAndUnheard(t *testing.T) {
 		pass(2 * time.Minute)
 		if r.producer("older") != nil || r.producer("newer") == nil {
 			t.Error("it is there still, or the other one is not")
+		}
+	})
+}
+
+// TestOvertakenAndHalfHeard: a collector that answers some of its questions is not
+// heard: what it was not asked about would seem to have recovered.
+func TestOvertakenAndHalfHeard(t *testing.T) {
+	bubble(t, leader.Times{}, func(t *testing.T, _ *store.Memory, r *replica) {
+		r.join("c1")
+		r.register(permanent, 0, 40)
+		r.at("h:1", mortal, "older")
+		pass(time.Second)
+		r.at("h:1", mortal, "newer")
+		pass(time.Minute)
+		if len(r.suspects()) != 1 {
+			t.Fatalf("suspected are %v", r.suspects())
+		}
+		r.mu.Lock()
+		r.partly = true
+		r.mu.Unlock()
+		pass(2 * mortal.ExpireAfter)
+		if r.producer("older") == nil || len(r.suspects()) != 1 {
+			t.Errorf("half heard, it is %v, suspected are %v", r.producer("older"), r.suspects())
 		}
 	})
 }

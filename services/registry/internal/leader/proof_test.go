@@ -20,7 +20,8 @@ func TestAnEarlierAcknowledgementEndsNothing(t *testing.T) {
 		r.join("c1")
 		r.register(permanent, 0, 1)
 		r.join("c2")
-		ack := registrar.Acknowledge{Persisted: true, Generation: 1}
+		ack := registrar.Acknowledge{Generation: 1}
+		ack.Persisted = true
 		ack.Collector, ack.Instance = "c2", "c2"
 		ack.CollectedIDs = append(ack.CollectedIDs, producerID(0))
 		if err := r.Look(func(v *roster.View) { ack.Epoch, ack.Revision = v.Epoch(), v.Revision() }); err != nil {

@@ -28,9 +28,15 @@ type witnesses struct {
 	rates   map[assignment.ProducerID]float64
 
 	// identified are those that name themselves when they answer; asked is how many
-	// were asked about by name in each question.
+	// were asked about by name in each question, and named who.
 	identified map[assignment.ProducerID]bool
 	asked      []int
+	partly     bool // nobody answers when asked by name
+	named      map[assignment.ProducerID]bool
+
+	// forgotten are those that no collector has collected since it was started.
+	forgotten map[assignment.ProducerID]bool
+	total     int // questions
 
 	roll func() (*btree.BTreeG[*roster.Entry], error)
 }
@@ -41,7 +47,8 @@ var errSilent = errors.New("it does not answer")
 func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.Testimony)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.silent[q.Collector] {
+	w.total++
+	if w.silent[q.Collector] || w.partly && len(q.Producers) > 0 {
 		return errSilent
 	}
 	if len(q.Producers) > 0 {
@@ -49,14 +56,14 @@ func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.T
 	}
 	about := map[assignment.ProducerID]bool{}
 	for _, id := range q.Producers {
-		about[id] = true
+		about[id], w.named[id] = true, true
 	}
 	roll, err := w.roll()
 	if err != nil {
 		return err
 	}
 	roll.Ascend(func(e *roster.Entry) bool {
-		failing := w.failing[e.ID][q.Collector] || w.failing[e.ID][""]
+		failing := (w.failing[e.ID][q.Collector] || w.failing[e.ID][""]) && !w.forgotten[e.ID]
 		if e.RoleOf(q.Collector) == assignment.RoleUnspecified || len(about) > 0 && !about[e.ID] || q.Failing && !failing {
 			return true
 		}
@@ -64,7 +71,11 @@ func (w *witnesses) Ask(_ context.Context, q leader.Question, tell func(leader.T
 		if rate == 0 {
 			rate = 1
 		}
-		tell(leader.Testimony{ID: e.ID, Failing: failing, Rate: rate, Collected: !failing, Identified: w.identified[e.ID]})
+		t := leader.Testimony{ID: e.ID, Failing: failing, Rate: rate, Collected: !failing && !w.forgotten[e.ID], Identified: w.identified[e.ID]}
+		if failing {
+			t.Failures = 5
+		}
+		tell(t)
 		return true
 	})
 	return nil
@@ -78,6 +89,7 @@ func (w *witnesses) fail(id assignment.ProducerID, at ...assignment.CollectorID)
 		at = []assignment.CollectorID{""}
 	}
 	w.failing[id] = map[assignment.CollectorID]bool{}
+	delete(w.forgotten, id)
 	for _, c := range at {
 		w.failing[id][c] = true
 	}
@@ -87,6 +99,20 @@ func (w *witnesses) mend(id assignment.ProducerID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.failing, id)
+}
+
+// forget has no collector know anything of a producer.
+func (w *witnesses) forget(id assignment.ProducerID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forgotten[id] = true
+}
+
+// questions is how many were put.
+func (w *witnesses) questions() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.total
 }
 
 func (w *witnesses) weigh(id assignment.ProducerID, rate float64) {
@@ -138,8 +164,9 @@ func start(t *testing.T, s *store.Store, instance assignment.InstanceID, times l
 		Logger: logger, Metrics: registrar.NewMetrics(),
 	})
 	r.witnesses = &witnesses{
-		silent: map[assignment.CollectorID]bool{}, failing: map[assignment.ProducerID]map[assignment.CollectorID]bool{},
-		rates: map[assignment.ProducerID]float64{}, identified: map[assignment.ProducerID]bool{},
+		forgotten: map[assignment.ProducerID]bool{},
+		silent:    map[assignment.CollectorID]bool{}, failing: map[assignment.ProducerID]map[assignment.CollectorID]bool{},
+		rates: map[assignment.ProducerID]float64{}, identified: map[assignment.ProducerID]bool{}, named: map[assignment.ProducerID]bool{},
 		roll: func() (*btree.BTreeG[*roster.Entry], error) {
 			roll, _, err := r.Producers(t.Context(), 0)
 			return roll, err

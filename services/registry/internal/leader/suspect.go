@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/lease"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
@@ -16,9 +17,18 @@ const maxNewSuspects = 10_000
 // moved in one round.
 const maxUnreachable = 1000
 
+// maxAge is how old the word of a collector may be to count: others may have taken
+// long to answer.
+const maxAge = 30 * time.Second
+
 // hear takes what the collectors said of those that fail.
 func (t *term) hear(ctx context.Context, heard hearing) {
 	now := time.Now()
+	for id, said := range heard.told {
+		if now.Sub(said.at) > maxAge {
+			delete(heard.told, id)
+		}
+	}
 	var txns, strikes []roster.Txn
 	var verdict lease.Verdict
 	var unreachable []*roster.Entry
@@ -56,7 +66,7 @@ func (t *term) hear(ctx context.Context, heard hearing) {
 	t.report(ctx, &verdict)
 	t.write(ctx, "suspects", txns)
 	t.strike(ctx, strikes)
-	t.moveUnreachable(ctx, unreachable, now)
+	t.judge.Moved(t.moveUnreachable(ctx, unreachable, now))
 }
 
 // mode is the judge's word for an operator's.
@@ -73,7 +83,7 @@ func mode(e *roster.Expiry, now time.Time) lease.Mode {
 
 // suspectOf is a suspect as the judge sees it.
 func suspectOf(s roster.SuspectEntry, e *roster.Entry, heard hearing, now time.Time) lease.Suspect {
-	all, failing, reason := witnesses(e, heard)
+	says, reason := witnesses(e, heard)
 	return lease.Suspect{
 		ID:       s.ID,
 		Revision: s.Revision,
@@ -82,42 +92,44 @@ func suspectOf(s roster.SuspectEntry, e *roster.Entry, heard hearing, now time.T
 		Renewed:     !s.RenewTime.IsZero() && now.Sub(s.RenewTime) <= e.Lease && reason != overtaken,
 		Lease:       e.Lease,
 		ExpireAfter: e.ExpireAfter,
-		Heard:       all || !failing,
-		Failing:     failing,
+		Heard:       says != unknown,
+		Failing:     says == fails,
 	}
 }
 
-// witnesses tells whether every collector with a part in a producer was heard,
-// and whether none of those that were heard says that it answers, and why it
-// fails: that it was overtaken only if that is the reason everywhere.
-func witnesses(e *roster.Entry, heard hearing) (all, failing bool, reason string) {
-	all, failing = e.Collector != "", true
+// witnesses tells what the collectors with a part in a producer say of it: that it
+// answers if it does at one of them, that it fails if it does at each of them, and
+// why: that it was overtaken only if that is the reason everywhere. Who says
+// nothing of it, because it was given it just now or was started anew, is no
+// witness.
+func witnesses(e *roster.Entry, heard hearing) (all word, reason string) {
+	if e.Collector == "" {
+		return unknown, ""
+	}
+	all = fails
 	for id := range e.Parts {
-		told, ok := heard.told[id]
-		if !ok {
-			all = false
-			continue
-		}
-		said := told[e.ID]
+		said, about := heard.told[id].told[e.ID]
 		switch {
-		case said.Failing:
+		case about && said.Failing:
 			reason = said.Reason
-		case heard.overtaken[e.ID] && said.Collected && !said.Identified:
+		case about && said.Collected && heard.overtaken[e.ID] && !said.Identified:
 			if reason == "" {
 				reason = overtaken
 			}
+		case about && said.Collected:
+			return reaches, ""
 		default:
-			failing = false
+			all = unknown
 		}
 	}
-	return all, failing, reason
+	return all, reason
 }
 
 // suspected are the writes of new suspicions.
 func suspected(v *roster.View, heard hearing, now time.Time) []roster.Txn {
 	var txns []roster.Txn
-	for collector, told := range heard.told {
-		for id := range told {
+	for collector, said := range heard.told {
+		for id := range said.told {
 			e := v.Producer(id)
 			if len(txns) == maxNewSuspects {
 				return txns
@@ -125,7 +137,7 @@ func suspected(v *roster.View, heard hearing, now time.Time) []roster.Txn {
 			if e == nil || e.Collector != collector {
 				continue
 			}
-			if all, failing, reason := witnesses(e, heard); all && failing {
+			if says, reason := witnesses(e, heard); says == fails {
 				if txn := v.Suspected(e, collector, reason, now); len(txn) > 0 {
 					txns = append(txns, txn)
 				}
@@ -198,19 +210,30 @@ func (t *term) strike(ctx context.Context, txns []roster.Txn) {
 }
 
 // moveUnreachable gives producers that renew, and that their collector does not
-// reach, to another one.
-func (t *term) moveUnreachable(ctx context.Context, all []*roster.Entry, now time.Time) {
+// reach, to another one. It returns those that it gave away, or that were given
+// away by the leader before not long ago.
+func (t *term) moveUnreachable(ctx context.Context, all []*roster.Entry, now time.Time) (moved []assignment.ProducerID) {
 	var txns []roster.Txn
-	for _, e := range all[:min(len(all), maxUnreachable)] {
-		if e.AssignReason == roster.PlacementUnreachable && now.Sub(e.AssignTime) < time.Hour {
-			continue // by the leader before
-		}
-		if to := t.Registrar.Elsewhere(e, t.avoids(now)); to != "" && e.HandoffFrom == "" {
-			txns = append(txns, roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementUnreachable}, false, now))
+	elsewhere := t.Registrar.Elsewhere(t.avoids(now))
+	for _, e := range all {
+		switch {
+		case e == nil, e.HandoffFrom != "", len(txns) == maxUnreachable:
+		case e.AssignReason == roster.PlacementUnreachable && now.Sub(e.AssignTime) < time.Hour:
+			moved = append(moved, e.ID)
+		default:
+			if to := elsewhere(e); to != "" {
+				txns = append(txns, roster.Give(e, roster.Place{Collector: to, Reason: roster.PlacementUnreachable}, false, now))
+				moved = append(moved, e.ID)
+			}
 		}
 	}
-	if did := t.write(ctx, "moves of those that are not reached", txns); did > 0 {
+	did := t.write(ctx, "moves of those that are not reached", txns)
+	if did > 0 {
 		t.Metrics.Moves.WithLabelValues("unreachable").Add(float64(did))
 		t.Logger.InfoContext(ctx, "moving producers that renew and that their collector does not reach", "producers", did)
 	}
+	if did < len(txns) {
+		return nil // some are told again; those that were moved are in a handoff
+	}
+	return moved
 }

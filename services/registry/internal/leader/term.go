@@ -152,6 +152,7 @@ func (t *term) write(ctx context.Context, what string, txns []roster.Txn) int {
 		fenced := make([]roster.Txn, n)
 		for i, txn := range txns[:n] {
 			fenced[i] = t.lead.Fenced(txn)
+			t.note(ctx, txn)
 		}
 		did, err := t.Registrar.Write(ctx, fenced)
 		committed += did
@@ -160,8 +161,28 @@ func (t *term) write(ctx context.Context, what string, txns []roster.Txn) int {
 			return committed
 		}
 		txns = txns[n:]
+		if len(txns) == 0 {
+			break
+		}
+		if did == 0 && !t.stands() {
+			return committed // somebody else leads
+		}
+		if now := time.Now(); !now.Before(t.nextTick) { // many batches take long
+			t.nextTick = now.Add(tickInterval)
+			t.tick(ctx)
+		}
 	}
 	return committed
+}
+
+// note logs what becomes of a producer: its record keeps its last move only.
+func (t *term) note(ctx context.Context, txn roster.Txn) {
+	if p, ok := txn[0].Record.(*roster.Producer); ok {
+		t.Logger.InfoContext(ctx, "a producer is handed off", "producer", p.ID, "collector", p.Collector,
+			"handoff_from", p.HandoffFrom, "moved_from", p.MovedFrom, "reason", int(p.AssignReason))
+	} else if txn[0].Key.Kind == roster.KindProducer {
+		t.Logger.InfoContext(ctx, "a producer is struck off", "producer", txn[0].Key.ID)
+	}
 }
 
 // lookForGone finds the collectors that have been away for too long.
@@ -249,6 +270,20 @@ func (t *term) avoids(now time.Time) func(assignment.ProducerID, assignment.Coll
 	}
 }
 
+// maxMisses is how many producers a collector may have failed to collect lately
+// before it is given none for the sake of balance.
+const maxMisses = 10
+
+// shuns tells of collectors that did not come to collect what they were given: what
+// is moved there for balance would only come back.
+func (t *term) shuns() func(assignment.CollectorID) bool {
+	misses := map[assignment.CollectorID]int{}
+	for p := range t.avoid {
+		misses[p.collector]++
+	}
+	return func(id assignment.CollectorID) bool { return misses[id] >= maxMisses }
+}
+
 const (
 	// minMoves is how many moves a minute are made for balance at most, or one
 	// of a hundred producers, whichever is more.
@@ -275,7 +310,7 @@ func (t *term) balance(ctx context.Context, now time.Time) {
 	if handing > most || !t.Registrar.Uneven() {
 		return
 	}
-	plan, err := t.Registrar.Plan(registrar.Wish{Leave: t.gone, Rebalance: true, MaxMoves: most, Avoid: t.avoids(now)})
+	plan, err := t.Registrar.Plan(registrar.Wish{Leave: t.gone, Rebalance: true, MaxMoves: most, Avoid: t.avoids(now), Shun: t.shuns()})
 	if err != nil {
 		return
 	}

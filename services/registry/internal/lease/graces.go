@@ -174,13 +174,13 @@ func (g *Graces) look(collectors []Collector) bool {
 // Closed tells whether a collector flaps, and is to be given nothing new: it was
 // gone twice within an hour, and has not been live for ten minutes since.
 // goneTimes is when it was found gone, one for each absence, in any order; only
-// the last two matter. liveSince is when its subscription began, zero while it
-// has none.
+// the last two matter, and not after an hour. liveSince is since when it has had a
+// subscription, absences within its grace included; zero while it has none.
 func Closed(goneTimes []time.Time, liveSince, now time.Time) bool {
 	if len(goneTimes) < 2 {
 		return false
 	}
 	times := slices.SortedFunc(slices.Values(goneTimes), time.Time.Compare)
 	last, before := times[len(times)-1], times[len(times)-2]
-	return last.Sub(before) <= flapInterval && (liveSince.IsZero() || now.Sub(liveSince) < steadyFor)
+	return last.Sub(before) <= flapInterval && now.Sub(last) <= flapInterval && (liveSince.IsZero() || now.Sub(liveSince) < steadyFor)
 }

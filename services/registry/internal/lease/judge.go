@@ -84,7 +84,6 @@ func (j *Judge) Tick(r *Round) Verdict {
 				ripe = append(ripe, s.ID)
 			}
 		case credited && j.unreachable(s, known):
-			known.failingSince, j.moved[s.ID] = j.now, j.now
 			v.Unreachable = append(v.Unreachable, s.ID)
 		}
 	}
@@ -96,6 +95,17 @@ func (j *Judge) Tick(r *Round) Verdict {
 		v.Strike = j.strike(r, due, ripe)
 	}
 	return v
+}
+
+// Moved tells which of the unreachable were given to another collector. They are
+// not told again for an hour; the others are in the next round.
+func (j *Judge) Moved(ids []assignment.ProducerID) {
+	for _, id := range ids {
+		if known := j.suspects[id]; known != nil {
+			known.failingSince = j.now
+		}
+		j.moved[id] = j.now
+	}
 }
 
 // see takes notice of a suspect. It returns nil if there is nothing to be judged:

@@ -64,6 +64,7 @@ func (c *court) round() lease.Round {
 func (c *court) tick() lease.Verdict {
 	r := c.round()
 	v := c.judge.Tick(&r)
+	c.judge.Moved(v.Unreachable)
 	for _, id := range v.Recovered {
 		delete(c.suspects, id)
 	}

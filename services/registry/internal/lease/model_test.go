@@ -156,6 +156,7 @@ func (w *world) witnesses(r *lease.Round, v *lease.Verdict, credited bool) {
 	if !slices.Equal(v.Unreachable, unreachable) {
 		w.Fatalf("unreachable %v, want %v", v.Unreachable, unreachable)
 	}
+	w.judge.Moved(v.Unreachable)
 	for _, id := range v.Unreachable {
 		w.moved[id], w.known[id].failed = w.credited, w.credited
 	}

@@ -77,7 +77,8 @@ type Verdict struct {
 	Recovered []assignment.ProducerID
 
 	// Unreachable renew, and yet their collector has not reached them for a whole
-	// lease: each is to be moved to another collector.
+	// lease: each is to be moved to another collector, and [Judge.Moved] told of
+	// those that were.
 	Unreachable []assignment.ProducerID
 
 	// Due is how many could be struck off in this round if there were no hold:

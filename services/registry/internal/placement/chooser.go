@@ -78,8 +78,17 @@ func choose(bins []*bin, band float64) *Chooser {
 // missed. One in the producer's zone is preferred while the producer does not
 // push it outside the band.
 func (c *Chooser) Next(weight float64, zone string) assignment.CollectorID {
+	return c.NextBut(weight, zone, nil)
+}
+
+// NextBut is Next among the collectors that avoid does not name; nil names none.
+func (c *Chooser) NextBut(weight float64, zone string, avoid func(assignment.CollectorID) bool) assignment.CollectorID {
+	var not func(*bin) bool
+	if avoid != nil {
+		not = func(b *bin) bool { return avoid(b.id) }
+	}
 	units := cost(weight)
-	b := c.next(units, zone, float64(c.load+units)/c.capacity, nil)
+	b := c.next(units, zone, float64(c.load+units)/c.capacity, not)
 	if b == nil {
 		return ""
 	}

@@ -21,9 +21,6 @@ type Acknowledge struct {
 
 	// CollectedIDs are some of those that it was given, and has collected since.
 	CollectedIDs []assignment.ProducerID
-
-	// Persisted tells whether its set is on stable storage.
-	Persisted bool
 }
 
 // ackState is the last acknowledgement that this process received of a
@@ -106,7 +103,7 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 		next.hurried = cmd.ReceiveTime
 	}
 	// A revision alone is not worth a write: the write would move it again.
-	if news || cmd.Snapshot != last.snapshot || cmd.Unrunnable != last.Unrunnable {
+	if news || cmd.Snapshot != last.snapshot || cmd.Unrunnable != last.Unrunnable || cmd.Persisted != last.Persisted {
 		next.changes++
 	}
 	*last = next
@@ -159,17 +156,17 @@ func (r *Registrar) mayReclaim(cmd Acknowledge) bool {
 // reclaim decides what becomes of a producer that a collector holds. The caller
 // holds mu.
 func (r *Registrar) reclaim(e *roster.Entry, holder assignment.CollectorID, now time.Time) roster.Txn {
-	if c := r.view.Collector(holder); e.Collector == "" && c != nil && Open(c, now) {
+	if c := r.view.Collector(holder); e.Collector == "" && c != nil && r.openAt(now)(c) {
 		return roster.Give(e, roster.Place{Collector: holder, Reason: roster.PlacementHint}, false, now)
 	}
 	return roster.Reclaim(e, holder)
 }
 
 // Acknowledged reports whether a collector has acknowledged a revision of this
-// epoch. The view's owner holds its lock: it is for Look.
+// epoch, and has it on stable storage. The view's owner holds its lock: it is for Look.
 func (r *Registrar) Acknowledged(c *roster.CollectorEntry, revision assignment.Revision) bool {
 	a := r.lastAck(c)
-	return a != nil && a.Epoch == r.view.Epoch() && a.Revision >= revision
+	return a != nil && a.Persisted && a.Epoch == r.view.Epoch() && a.Revision >= revision
 }
 
 // lastAck is the newest acknowledgement known here. The caller holds mu.

@@ -136,7 +136,7 @@ func (r rivals) note(id assignment.ProducerID, instance assignment.InstanceID, l
 	if lease == 0 {
 		lease = roster.LifeOf(true).Lease
 	}
-	r[id] = rival{instance: instance, again: known && before.stands(now), last: now, lease: lease}
+	r[id] = rival{instance: instance, again: before.stands(now), last: now, lease: lease}
 }
 
 // stands tells whether it is remembered still.

@@ -1,7 +1,6 @@
 package registrar
 
 import (
-	"slices"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -26,6 +25,9 @@ type Wish struct {
 	// for those that have not within silentAfter.
 	Silent func(assignment.CollectorID) bool
 
+	// Shun tells which collectors take no part in rebalancing; nil: none.
+	Shun func(assignment.CollectorID) bool
+
 	// Avoid tells of pairs that must not be; nil: none.
 	Avoid func(assignment.ProducerID, assignment.CollectorID) bool
 }
@@ -41,6 +43,8 @@ type Plan struct {
 
 // Plan decides who should have what, on the view as it is. It writes nothing.
 func (r *Registrar) Plan(wish Wish) (*Plan, error) {
+	r.planning.Lock() // one at a time: it takes as much as the fleet is large
+	defer r.planning.Unlock()
 	r.mu.Lock() // not RLock: cloning a tree marks its nodes as shared
 	if err := r.serving(); err != nil {
 		r.mu.Unlock()
@@ -49,8 +53,9 @@ func (r *Registrar) Plan(wish Wish) (*Plan, error) {
 	roll := r.view.Snapshot()
 	var collectors []placement.Collector
 	now := time.Now()
+	open := r.openAt(now)
 	for c := range r.view.Collectors {
-		collectors = append(collectors, r.placeable(c, wish, now))
+		collectors = append(collectors, r.placeable(c, wish, open(c), now))
 	}
 	r.mu.Unlock()
 
@@ -74,17 +79,20 @@ func (r *Registrar) Plan(wish Wish) (*Plan, error) {
 }
 
 // placeable is a collector as placement sees it. The caller holds mu.
-func (r *Registrar) placeable(c *roster.CollectorEntry, wish Wish, now time.Time) placement.Collector {
+func (r *Registrar) placeable(c *roster.CollectorEntry, wish Wish, open bool, now time.Time) placement.Collector {
 	id := c.Collector.ID
 	silent := now.Sub(r.Heard(id)) > silentAfter && c.Assigned > 0
 	if wish.Silent != nil {
 		silent = wish.Silent(id)
 	}
+	if wish.Shun != nil && wish.Shun(id) {
+		silent = true
+	}
 	return placement.Collector{
 		ID:       id,
 		Capacity: c.Collector.Capacity,
 		Zone:     c.Collector.Zone,
-		Open:     Open(c, now),
+		Open:     open,
 		Leave:    c.Collector.Leaves() || wish.Leave[id],
 		Silent:   silent,
 	}
@@ -154,13 +162,16 @@ func (r *Registrar) Uneven() bool {
 	return len(loads) > 1 && load > 0 && most > (1+placement.DefaultBand)*load/capacity
 }
 
-// Elsewhere is another collector for a producer than the one that it was given
-// to, empty if there is none.
-func (r *Registrar) Elsewhere(e *roster.Entry, avoid func(assignment.ProducerID, assignment.CollectorID) bool) assignment.CollectorID {
+// Elsewhere returns a function that finds another collector for a producer than
+// the one that it was given to, empty if there is none. It counts what it hands
+// out; it is for one round, and one goroutine.
+func (r *Registrar) Elsewhere(avoid func(assignment.ProducerID, assignment.CollectorID) bool) func(*roster.Entry) assignment.CollectorID {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
-	loads := slices.DeleteFunc(r.loads(time.Now()), func(l placement.Load) bool {
-		return l.Collector == e.Collector || avoid(e.ID, l.Collector)
-	})
-	return placement.NewChooser(loads, 0).Next(r.Weight(e), e.Zone)
+	chooser := placement.NewChooser(r.loads(time.Now()), 0)
+	r.mu.RUnlock()
+	return func(e *roster.Entry) assignment.CollectorID {
+		return chooser.NextBut(r.Weight(e), e.Zone, func(id assignment.CollectorID) bool {
+			return id == e.Collector || avoid(e.ID, id)
+		})
+	}
 }

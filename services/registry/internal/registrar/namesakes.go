@@ -86,10 +86,9 @@ func (n *namesakes) marks(e *roster.Entry) Marks {
 
 // change takes it that the view has next where it had old; nil is no producer.
 func (n *namesakes) change(old, next *roster.Entry) {
-	was, is := n.marks(old), Marks{}
-	if old != nil && next != nil && old.Version == next.Version {
-		is = was // it was moved, or renewed its life
-	} else {
+	was := n.marks(old)
+	is := was
+	if old == nil || next == nil || old.Version != next.Version { // else it was only moved
 		is = n.marks(next)
 	}
 	at := n.numberOf(old, was)

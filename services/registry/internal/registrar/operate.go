@@ -36,9 +36,9 @@ func (r *Registrar) drainable(id assignment.CollectorID) error {
 	if _, err := r.view.Drain(id, time.Now()); err != nil {
 		return err
 	}
-	now := time.Now()
+	open := r.openAt(time.Now())
 	for c := range r.view.Collectors {
-		if c.Collector.ID != id && Open(c, now) {
+		if c.Collector.ID != id && open(c) {
 			return nil
 		}
 	}
@@ -104,7 +104,7 @@ func (r *Registrar) openFor(id assignment.CollectorID, e *roster.Entry, now time
 	switch {
 	case c == nil:
 		return roster.Refuse(roster.NotFound, roster.ReasonUnknownCollector, "collector %q has never registered", id)
-	case e.Collector == id, Open(c, now):
+	case e.Collector == id, r.openAt(now)(c):
 		return nil
 	default:
 		return roster.Refuse(roster.FailedPrecondition, roster.ReasonCollectorNotOpen,

@@ -10,9 +10,26 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
-// Open reports whether a collector may be given producers.
-func Open(c *roster.CollectorEntry, now time.Time) bool {
-	return c.Live() && !c.Collector.Leaves() && !lease.Closed(c.Collector.GoneTimes, c.Session.ConnectTime, now)
+// openAt tells which collectors may be given producers: those that are live and not
+// drained, but for those that were gone again and again, as long as there are
+// others. The caller holds mu.
+func (r *Registrar) openAt(now time.Time) func(*roster.CollectorEntry) bool {
+	may := func(c *roster.CollectorEntry) bool { return c.Live() && !c.Collector.Leaves() }
+	closed := func(c *roster.CollectorEntry) bool {
+		since, known := r.back[c.Collector.ID]
+		if !known {
+			since = c.Session.ConnectTime
+		}
+		return lease.Closed(c.Collector.GoneTimes, since, now)
+	}
+	all := true
+	for c := range r.view.Collectors {
+		if may(c) && !closed(c) {
+			all = false
+			break
+		}
+	}
+	return func(c *roster.CollectorEntry) bool { return may(c) && (all || !closed(c)) }
 }
 
 // plan prepares the placement of a batch: it counts what is in flight, and what
@@ -46,8 +63,9 @@ func (r *Registrar) hinted(id assignment.CollectorID, now time.Time) bool {
 // holds mu.
 func (r *Registrar) loads(now time.Time) []placement.Load {
 	var loads []placement.Load
+	open := r.openAt(now)
 	for c := range r.view.Collectors {
-		if Open(c, now) {
+		if open(c) {
 			loads = append(loads, r.load1(c))
 		}
 	}
@@ -68,9 +86,12 @@ func (r *Registrar) load1(c *roster.CollectorEntry) placement.Load {
 // placeOrphans gives producers without a collector to one whenever the view has
 // moved.
 func (r *Registrar) placeOrphans(ctx context.Context) error {
+	again := time.NewTicker(orphanInterval)
+	defer again.Stop()
 	for {
 		select {
 		case <-r.kick:
+		case <-again.C: // a collector may be open by now without any event
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -100,7 +121,10 @@ func (r *Registrar) orphaned() bool {
 	return r.view.Unassigned() > 0
 }
 
-const placeBatch = 1000
+const (
+	placeBatch     = 1000
+	orphanInterval = 10 * time.Second
+)
 
 func (r *Registrar) placeSome(ctx context.Context) (int, error) {
 	round := r.decidePlaces()

@@ -58,6 +58,7 @@ const DefaultGrace = 60 * time.Second
 // The times of the registrar.
 const (
 	sessionTTL    = 15 * time.Second
+	freshInterval = 5 * time.Second
 	ownViewWait   = 1 * time.Second
 	catchUpWait   = 5 * time.Second
 	commitWait    = 10 * time.Second
@@ -97,8 +98,11 @@ type Registrar struct {
 	rivals   rivals
 	loaded   bool // the view is complete and followed
 	leased   bool
+	fresh    time.Time     // when the view was last known to show all that the store has
+	stale    bool          // that was longer ago than a session lives
 	began    time.Time     // when this process saw another epoch begin; zero: never
 	moved    chan struct{} // closed and replaced whenever the view moves
+	waiting  map[*waiter]struct{}
 	inFlight map[assignment.CollectorID]int
 	acks     map[assignment.CollectorID]*ackState
 	ordinal  int64               // of the last subscription
@@ -107,6 +111,12 @@ type Registrar struct {
 	// away is since when, as this process has seen it, a collector has had no
 	// subscription.
 	away map[assignment.CollectorID]time.Time
+
+	// back is since when a collector has been live, absences within its grace
+	// included.
+	back map[assignment.CollectorID]time.Time
+
+	planning sync.Mutex // held for a plan of the whole fleet; before mu
 
 	weights *weights // guards itself
 }
@@ -126,10 +136,12 @@ func New(c Config) *Registrar {
 		names:    newNamesakes(c.MarksOf),
 		rivals:   rivals{},
 		moved:    make(chan struct{}),
+		waiting:  map[*waiter]struct{}{},
 		inFlight: map[assignment.CollectorID]int{},
 		acks:     map[assignment.CollectorID]*ackState{},
 		open:     map[string]struct{}{},
 		away:     map[assignment.CollectorID]time.Time{},
+		back:     map[assignment.CollectorID]time.Time{},
 		weights:  newWeights(),
 	}
 }
@@ -141,6 +153,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.follow(ctx) })
 	group.Go(func() error { return r.lease(ctx) })
+	group.Go(func() error { return r.keepFresh(ctx) })
 	group.Go(func() error { return r.placeOrphans(ctx) })
 	group.Go(func() error { return r.saveAcks(ctx) })
 	group.Go(func() error { return r.closeGhosts(ctx) })
@@ -179,7 +192,7 @@ func (r *Registrar) AwaitServing(ctx context.Context) error {
 
 // serving refuses while the registrar is not. The caller holds mu.
 func (r *Registrar) serving() error {
-	if !r.loaded || !r.leased {
+	if !r.loaded || !r.leased || r.stale {
 		return roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has no complete view of its store yet")
 	}
 	return nil
@@ -302,8 +315,7 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 			r.keepSession(c.Collector.ID)
 		}
 	}
-	r.loaded = true
-	r.away = map[assignment.CollectorID]time.Time{}
+	r.loaded, r.fresh = true, time.Now()
 	for c := range view.Collectors {
 		r.noteAway(c.Collector.ID)
 	}
@@ -311,12 +323,25 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 	r.advanced()
 }
 
-// noteAway notes since when a collector is away. The caller holds mu.
+// noteAway notes since when a collector is away, or live. The caller holds mu.
 func (r *Registrar) noteAway(id assignment.CollectorID) {
-	if c := r.view.Collector(id); c == nil || c.Live() {
+	now := time.Now()
+	c := r.view.Collector(id)
+	since, away := r.away[id]
+	switch {
+	case c == nil:
 		delete(r.away, id)
-	} else if _, known := r.away[id]; !known {
-		r.away[id] = time.Now()
+		delete(r.back, id)
+	case !c.Live() && !away:
+		r.away[id] = now
+	case c.Live():
+		if _, known := r.back[id]; !known {
+			r.back[id] = c.Session.ConnectTime
+		}
+		if away && now.Sub(since) >= r.Grace {
+			r.back[id] = now
+		}
+		delete(r.away, id)
 	}
 }
 
@@ -355,56 +380,6 @@ func (r *Registrar) keepSession(id assignment.CollectorID) {
 		"collector %q: another subscription has taken over, generation %d of instance %q", id, c.Session.Generation, c.Session.Instance))
 }
 
-// advanced wakes whoever waits for the view. The caller holds mu.
-func (r *Registrar) advanced() {
-	close(r.moved)
-	r.moved = make(chan struct{})
-	r.Metrics.observe(r.view)
-	select {
-	case r.kick <- struct{}{}:
-	default:
-	}
-}
-
-// await waits until the view has reached a revision.
-func (r *Registrar) await(ctx context.Context, revision assignment.Revision) error {
-	for {
-		r.mu.RLock()
-		at, moved := r.view.Revision(), r.moved
-		r.mu.RUnlock()
-		if at >= revision {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// catchUp waits until the view shows at least a revision, for a bounded time.
-func (r *Registrar) catchUp(ctx context.Context, revision assignment.Revision) error {
-	r.mu.RLock()
-	at := r.view.Revision()
-	r.mu.RUnlock()
-	if at >= revision {
-		return nil
-	}
-	bounded, cancel := context.WithTimeout(ctx, catchUpWait)
-	defer cancel()
-	if _, err := r.Store.Sync(bounded); err != nil {
-		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "the store does not answer; try another replica")
-	}
-	if err := r.await(bounded, revision); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return roster.Refuse(roster.Unavailable, roster.ReasonBehind, "behind revision %d; try another replica", revision)
-	}
-	return nil
-}
-
 // lease keeps the lease of this process's sessions.
 func (r *Registrar) lease(ctx context.Context) error {
 	for {
@@ -421,9 +396,7 @@ func (r *Registrar) lease(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.Logger.WarnContext(ctx, "lost the lease of the sessions", "error", err)
-		window := feed.Spread(r.Feed.Subscribers())
-		r.Feed.Release(assignment.GoAway{Reason: awayStoreLost, Message: "the registry has lost its store", RetryAfterMax: window},
-			roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the registry has lost its store"))
+		r.release()
 		if !pause(ctx, retryDelay) {
 			return ctx.Err()
 		}

@@ -185,8 +185,16 @@ func (w *weights) forget(producers *btree.BTreeG[*roster.Entry]) {
 	w.rates = kept
 }
 
-// Weigh takes what a collector says its producers yield, in samples per second.
+// Weigh takes what a collector says its producers yield, in samples per second. It
+// owns rates from now on.
 func (r *Registrar) Weigh(collector assignment.CollectorID, rates map[assignment.ProducerID]float64) {
+	r.mu.RLock()
+	for id := range rates {
+		if e := r.view.Producer(id); e == nil || e.RoleOf(collector) == assignment.RoleUnspecified {
+			delete(rates, id) // not its own
+		}
+	}
+	r.mu.RUnlock()
 	r.weights.take(collector, rates, time.Now())
 }
 

@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -110,7 +111,7 @@ func (l LeaderEntry) Fenced(txn Txn) Txn {
 	if len(txn) == 0 {
 		return nil
 	}
-	return append(txn[:len(txn):len(txn)], Write{Key: LeaderKey(), Expect: l.Revision, Check: true})
+	return append(slices.Clip(txn), Write{Key: LeaderKey(), Expect: l.Revision, Check: true})
 }
 
 // SetExpiry decides what an operator's word on those that are due writes.

@@ -12,7 +12,7 @@ import (
 
 // probes are entries of nothing but an id, to look for others with: one takes
 // as much as any other entry, and is wanted a few times for each command.
-var probes = sync.Pool{New: func() any { return new(Entry) }}
+var probes = sync.Pool{New: func() any { return new(Entry) }} //nolint:gochecknoglobals // a pool is of the process
 
 // Find finds a producer in a snapshot of a view; nil when there is none.
 func Find(producers *btree.BTreeG[*Entry], id assignment.ProducerID) *Entry {

@@ -261,12 +261,15 @@ type Session struct {
 
 // An Ack is the last acknowledgement of a collector.
 type Ack struct {
-	Collector   assignment.CollectorID
-	Instance    assignment.InstanceID
-	Epoch       assignment.Epoch
-	Revision    assignment.Revision
-	Held        int64
-	Unrunnable  int64
+	Collector  assignment.CollectorID
+	Instance   assignment.InstanceID
+	Epoch      assignment.Epoch
+	Revision   assignment.Revision
+	Held       int64
+	Unrunnable int64
+
+	// Persisted tells whether the set is on the collector's stable storage.
+	Persisted   bool
 	Refusal     *assignment.Refusal
 	ReceiveTime time.Time
 	Extra       Extra

@@ -124,6 +124,7 @@ func drawRecord(t *rapid.T) roster.Record {
 			Epoch:     assignment.Epoch(rapid.String().Draw(t, "epoch")),
 			Revision:  assignment.Revision(natural.Draw(t, "revision")),
 			Held:      rapid.Int64().Draw(t, "held"), Unrunnable: rapid.Int64().Draw(t, "unrunnable"),
+			Persisted:   rapid.Bool().Draw(t, "persisted"),
 			ReceiveTime: drawTime(t, "receive"), Extra: drawExtra(t),
 		}
 		if rapid.Bool().Draw(t, "refused") {

@@ -16,11 +16,18 @@ const (
 
 const epochKey = keyPrefix + "epoch"
 
-// single are the kinds of which there is one record, by the name of its key.
-var single = map[string]roster.Key{
-	"epoch":  {Kind: roster.KindEpoch},
-	"leader": roster.LeaderKey(),
-	"expiry": roster.ExpiryKey(),
+// single names the key of a kind of which there is one record.
+func single(kind roster.Kind) (string, bool) {
+	switch kind {
+	case roster.KindEpoch:
+		return epochKey, true
+	case roster.KindLeader:
+		return keyPrefix + "leader", true
+	case roster.KindExpiry:
+		return keyPrefix + "expiry", true
+	default:
+		return "", false
+	}
 }
 
 // folder is what the keys of a kind begin with. A single one has none.
@@ -45,13 +52,11 @@ func folder(kind roster.Kind) (string, bool) {
 
 // formatKey is where a record stands in the store.
 func formatKey(key roster.Key) (string, error) {
+	if name, ok := single(key.Kind); ok && key.ID == "" {
+		return name, nil
+	}
 	in, ok := folder(key.Kind)
 	if !ok {
-		for name, one := range single {
-			if key == one {
-				return keyPrefix + name, nil
-			}
-		}
 		return "", fmt.Errorf("%w: no key for kind %d and id %q", ErrInvalid, key.Kind, key.ID)
 	}
 	if err := checkKeyID(key); err != nil {
@@ -67,8 +72,10 @@ func parseKey(s string) (key roster.Key, known bool, err error) {
 	if !ok {
 		return roster.Key{}, false, nil
 	}
-	if one, ok := single[rest]; ok {
-		return one, true, nil
+	for _, kind := range []roster.Kind{roster.KindEpoch, roster.KindLeader, roster.KindExpiry} {
+		if name, _ := single(kind); s == name {
+			return roster.Key{Kind: kind}, true, nil
+		}
 	}
 	// Only the first slash ends the name of the kind: a producer's id may have
 	// slashes of its own.

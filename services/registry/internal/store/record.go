@@ -181,6 +181,7 @@ func packAck(r *roster.Ack) (*storev1.AckRecord, error) {
 		Revision:        int64(r.Revision),
 		HeldCount:       r.Held,
 		UnrunnableCount: r.Unrunnable,
+		Persisted:       r.Persisted,
 		ReceiveTime:     f.stamp("receive_time", r.ReceiveTime),
 	}
 	if refusal := r.Refusal; refusal != nil {
@@ -205,6 +206,7 @@ func unpackAck(id assignment.CollectorID, m *storev1.AckRecord) (*roster.Ack, er
 		Revision:    assignment.Revision(m.GetRevision()),
 		Held:        m.GetHeldCount(),
 		Unrunnable:  m.GetUnrunnableCount(),
+		Persisted:   m.GetPersisted(),
 		ReceiveTime: f.time("receive_time", m.GetReceiveTime()),
 		Extra:       extraOf(m),
 	}

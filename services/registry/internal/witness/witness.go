@@ -16,8 +16,10 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 // Dial connects to an address.
@@ -26,8 +28,12 @@ type Dial func(ctx context.Context, address string) (net.Conn, error)
 const (
 	pageSize = 10_000
 
-	// maxPages bounds an answer to ten million producers.
-	maxPages = 1000
+	// leastPage is how many testimonies a page has at least, in the mean: a page is
+	// cut at about 1 MiB.
+	leastPage = 1000
+
+	// pageTimeout bounds the wait for one page.
+	pageTimeout = 10 * time.Second
 
 	// maxIdle is how long a connection is kept that nobody uses.
 	maxIdle = 5 * time.Minute
@@ -80,14 +86,21 @@ func (a *Asker) Ask(ctx context.Context, q leader.Question, tell func(leader.Tes
 	for _, id := range q.Producers {
 		req.ProducerIds = append(req.ProducerIds, string(id))
 	}
-	for range maxPages {
-		resp, err := client.Witness(ctx, req)
+	told := 0
+	for range 2 + q.Most/leastPage {
+		resp, err := page(ctx, client, req)
+		if status.Code(err) == codes.Unimplemented {
+			return fmt.Errorf("%w: %w", leader.ErrNoWitness, err)
+		}
 		if err != nil {
 			return fmt.Errorf("ask collector %q at %s: %w", q.Collector, q.Address, err)
 		}
 		if resp.GetCollectorId() != string(q.Collector) || resp.GetInstanceId() != string(q.Instance) {
 			return fmt.Errorf("ask collector %q at %s: %.128q answers, instance %.128q instead of %q",
 				q.Collector, q.Address, resp.GetCollectorId(), resp.GetInstanceId(), q.Instance)
+		}
+		if told += len(resp.GetTestimonies()); told > q.Most {
+			break
 		}
 		for _, m := range resp.GetTestimonies() {
 			t, err := decode(m)
@@ -100,7 +113,13 @@ func (a *Asker) Ask(ctx context.Context, q leader.Question, tell func(leader.Tes
 			return nil
 		}
 	}
-	return fmt.Errorf("ask collector %q at %s: more than %d pages", q.Collector, q.Address, maxPages)
+	return fmt.Errorf("ask collector %q at %s: it goes on after %d testimonies, and has no more than %d producers", q.Collector, q.Address, told, q.Most)
+}
+
+func page(ctx context.Context, client collectorv1.CollectionServiceClient, req *collectorv1.WitnessRequest) (*collectorv1.WitnessResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return client.Witness(ctx, req)
 }
 
 // maxRate bounds what a producer is believed to yield, in samples per second.
@@ -118,6 +137,7 @@ func decode(m *collectorv1.Testimony) (leader.Testimony, error) {
 	return leader.Testimony{
 		ID:        id,
 		Failing:   m.GetFailingSince() != nil,
+		Failures:  m.GetFailureCount(),
 		Reason:    m.GetFailureReason().String(),
 		Rate:      rate,
 		Collected: m.GetCollected(),
