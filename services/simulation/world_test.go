@@ -342,7 +342,6 @@ func (f *fleet) producer(id string) *registryv1.Producer {
 		Endpoint:   "http://" + fleetAddress + "/" + id,
 		Interval:   durationpb.New(f.every),
 		Timeout:    durationpb.New(5 * time.Second),
-		Labels:     []*registryv1.Label{{Name: "id", Value: id}},
 	}
 }
 
