@@ -107,6 +107,11 @@ func (r *Registrar) takeAck(cmd Acknowledge) (explained []assignment.Removal, ur
 		next.changes++
 	}
 	*last = next
+	if cmd.Epoch != r.view.Epoch() {
+		// What this epoch remembers may be from before what the collector holds:
+		// of the two, the store may be the one that was set back.
+		return nil, urgent, nil
+	}
 	return r.view.Explain(cmd.Collector, cmd.HeldIDs), urgent, nil
 }
 

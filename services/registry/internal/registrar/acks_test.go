@@ -90,6 +90,30 @@ func TestNackOfAnotherEpochIsVisible(t *testing.T) {
 	})
 }
 
+// TestNackOfAnotherEpochIsNotExplained: what a store remembers that was set back
+// says nothing of what a collector holds that has seen a later epoch, also when
+// it refuses what it is sent.
+func TestNackOfAnotherEpochIsNotExplained(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *store.Memory, r *replica) {
+		cmd := r.enlist(t, "c1", "a")
+		member := r.subscribe(t, cmd)
+		r.register(t, producers(0, 2)...)
+		member.until(2)
+		r.deregister(t, producerID(1))
+		member.until(1)
+		nack := member.acknowledgement(cmd)
+		nack.Refusal = &assignment.Refusal{Reason: "OUTSIDE_SNAPSHOT"}
+		nack.Held, nack.HeldIDs = 1, []assignment.ProducerID{producerID(1)}
+		if got := r.acknowledge(t, nack); len(got) != 1 {
+			t.Errorf("in this epoch: %+v", got)
+		}
+		nack.Epoch = "a-later-one"
+		if got := r.acknowledge(t, nack); len(got) != 0 {
+			t.Errorf("in another one: %+v", got)
+		}
+	})
+}
+
 // TestNackIsVisible at once, on every replica, until something is accepted; so
 // is what is held.
 func TestNackIsVisible(t *testing.T) {
