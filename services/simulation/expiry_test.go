@@ -28,7 +28,12 @@ type ailment struct {
 	ailingSince time.Time // it has not answered
 	renewed     time.Time // when that was acknowledged last
 	answered    time.Time // when a collection succeeded last
+	refused     time.Time // when one failed last
 	failed      bool      // one has failed since the last quiet time
+
+	// unsaid tells that its last registration was not answered: until a renewal is,
+	// it may be collected as it was before.
+	unsaid bool
 
 	// struck tells that it was struck off, rightly, and has not registered since;
 	// struckAt when it was struck off last.
@@ -73,7 +78,7 @@ func (j *journal) lapse(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.subjects[id]
-	if s.wanted && s.certain && !s.hidden { // else it would be dead
+	if s.wanted && s.certain && !s.unsaid && !s.hidden { // else it would be dead
 		s.lapsed = true
 	}
 }
@@ -121,6 +126,10 @@ func (t *town) noteHealth() {
 	}
 }
 
+// unnoticed is how long a registry may stand still and count the time all the
+// same: between two ticks of its clock.
+const unnoticed = 15 * time.Second
+
 // illFor is for how long of a time no registry was well. mu is held.
 func (j *journal) illFor(from, to time.Time) (sum time.Duration) {
 	for _, s := range j.ill {
@@ -131,7 +140,9 @@ func (j *journal) illFor(from, to time.Time) (sum time.Duration) {
 		if end.IsZero() || end.After(to) {
 			end = to
 		}
-		sum += max(0, end.Sub(begin))
+		if ill := end.Sub(begin); ill > unnoticed {
+			sum += ill
+		}
 	}
 	return sum
 }

@@ -170,6 +170,8 @@ func (j *journal) pulled(who, id string) (mute string) {
 	}
 	if mute == "" {
 		s.answered = now
+	} else {
+		s.refused = now
 	}
 	return mute
 }

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"time"
 
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"google.golang.org/grpc"
@@ -35,7 +36,8 @@ func (t *town) drain(id string, begin bool) {
 	c := t.collectorNamed(id)
 	c.drained = false // whatever becomes of a call that is broken off
 	if begin {
-		c.drained = t.operate("drain", func(ctx context.Context, conn *grpc.ClientConn) error {
+		known := time.Since(t.journal.lost) > time.Second // else a registry may answer by what it knew
+		c.drained = known && t.operate("drain", func(ctx context.Context, conn *grpc.ClientConn) error {
 			_, err := registryv1.NewCollectorServiceClient(conn).DrainCollector(ctx, &registryv1.DrainCollectorRequest{CollectorId: id})
 			return err
 		})
@@ -82,19 +84,27 @@ func (t *town) settleFleet() {
 	}
 }
 
+// shunned is for how long a producer is not given to a collector again that did
+// not come to collect it, and the time-out of that handoff.
+const shunned = 12 * time.Minute
+
 // judgeDrained judges, at the end of a quiet time, that a drained collector has
-// nothing, but for those whom nobody reaches: their handoff lasts until its
-// time-out, and what was held begins it late.
+// nothing, but for those that the others have not reached lately, for a reason of
+// theirs or their own.
 func (t *town) judgeDrained() {
+	j := t.journal
+	if time.Since(j.secluded) < shunned {
+		return
+	}
 	var unreached int64
-	for _, s := range t.journal.subjects {
-		if s.dead || s.hidden {
+	for _, s := range j.subjects {
+		if time.Since(s.refused) < shunned {
 			unreached++
 		}
 	}
 	for _, c := range t.collectors {
 		if n := c.membershipNow().GetAcceptedCount(); c.drained && n > unreached {
-			t.journal.violate("%s is drained and has %d", c.name, n)
+			j.violate("%s is drained and has %d", c.name, n)
 		}
 	}
 }

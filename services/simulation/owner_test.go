@@ -47,7 +47,7 @@ func (t *town) register(id, registry string, replace bool) {
 	if !s.wanted || replace {
 		s.instance++
 	}
-	s.wanted, s.left = true, ""
+	s.wanted, s.left, s.unsaid = true, "", true
 	if s.interval == 0 {
 		s.interval = intervals[t.random.IntN(len(intervals))]
 	}
@@ -77,7 +77,7 @@ func (t *town) registered(s *subject, resp *registryv1.RegisterProducerResponse,
 		if !s.certain && !s.wantedNot.IsZero() {
 			s.absent = time.Since(s.wantedNot)
 		}
-		s.certain, s.owner, s.struck = true, "", false
+		s.certain, s.owner, s.struck, s.unsaid = true, "", false, false
 		s.renewed = time.Now()
 		if known := slices.Contains(s.acked, s.instance); !known || resp.GetChanged() {
 			s.written = resp.GetRevision()
