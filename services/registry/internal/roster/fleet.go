@@ -75,7 +75,7 @@ func Standing(txn Txn, id assignment.CollectorID, at assignment.Revision) Txn {
 	if len(txn) == 0 {
 		return nil
 	}
-	return append(txn[:len(txn):len(txn)], Write{Key: CollectorKey(id), Expect: at, Check: true})
+	return append(slices.Clip(txn), Write{Key: CollectorKey(id), Expect: at, Check: true})
 }
 
 // Drained tells whether it is drained and nothing is left to hand off.
