@@ -1,15 +1,14 @@
 package leader_test
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
-	storev1 "github.com/rollcall-metrics/rollcall/gen/rollcall/store/v1"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
-	"google.golang.org/protobuf/proto"
 )
 
 // TestAnEarlierAcknowledgementEndsNothing: what a collector tells that it has
@@ -66,15 +65,16 @@ func TestWritesAreFenced(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := m.Revision()
-		other, err := proto.Marshal(&storev1.LeaderRecord{RegistryInstanceId: "another"})
-		if err != nil {
-			t.Fatal(err)
+		const key = "/rollcall/v1/leader"
+		other := bytes.Replace(m.Get(key), []byte("r1"), []byte("r2"), 1)
+		if bytes.Equal(other, m.Get(key)) {
+			t.Fatalf("%q does not lead", "r1")
 		}
 		replaced := false
 		m.Fail(func(op string) error {
 			if op == store.OpCommit && !replaced {
 				replaced = true
-				m.Put("/rollcall/v1/leader", other)
+				m.Put(key, other)
 			}
 			return nil
 		})
