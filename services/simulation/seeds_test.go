@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	seeds       = flag.Int("seeds", 40, "how many seeds TestSeeds plays")
+	seeds       = flag.Int("seeds", 100, "how many seeds TestSeeds plays")
 	firstSeed   = flag.Uint64("first-seed", 1, "the first seed that TestSeeds plays")
 	scriptFile  = flag.String("script", "", "the story that TestReplay plays")
 	times       = flag.Int("times", 20, "how often TestReplay plays it")
