@@ -55,6 +55,7 @@ const (
 	chunkSnapshotIDField = 1
 	chunkSequenceField   = 2
 	chunkItemField       = 3
+	idField              = 1
 	versionField         = 2
 	roleField            = 7
 )

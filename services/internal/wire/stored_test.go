@@ -79,3 +79,57 @@ func TestStoredThatIsMalformed(t *testing.T) {
 		}
 	}
 }
+
+// What is called sound is read, and of the same producer; and what was written is
+// called sound, or the check would be for nothing.
+func TestSoundStored(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := assignments().Draw(t, "assignment")
+		stored := wire.EncodeStored(a)
+		if !wire.SoundStored(a.ProducerID, stored) || wire.SoundStored(a.ProducerID+"x", stored) {
+			t.Fatalf("%x of %q", stored, a.ProducerID)
+		}
+		spoilt := bytes.Clone(stored)
+		for range rapid.IntRange(1, 3).Draw(t, "times") {
+			spoilt[rapid.IntRange(0, len(spoilt)-1).Draw(t, "at")] = rapid.Byte().Draw(t, "byte")
+		}
+		spoilt = append(spoilt, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(t, "more")...)
+		checkSound(t, a.ProducerID, spoilt)
+	})
+}
+
+func checkSound(t interface{ Fatalf(string, ...any) }, id assignment.ProducerID, stored []byte) {
+	if !wire.SoundStored(id, stored) {
+		return
+	}
+	if got, err := wire.DecodeStored(stored); err != nil || got.ProducerID != id {
+		t.Fatalf("%x is called sound: %v", stored, err)
+	}
+}
+
+func FuzzSoundStored(f *testing.F) {
+	f.Add("p", wire.EncodeStored(wholeAssignment()))
+	f.Add("a", []byte{0x0a, 1, 'a', 0x22, 2, 8, 1})
+	f.Fuzz(func(t *testing.T, id string, stored []byte) {
+		if _, err := assignment.ParseProducerID(id); err == nil {
+			checkSound(t, assignment.ProducerID(id), stored)
+		}
+	})
+}
+
+func BenchmarkSoundStored(b *testing.B) {
+	a := wholeAssignment()
+	stored := wire.EncodeStored(a)
+	b.Run("sound", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			wire.SoundStored(a.ProducerID, stored)
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = wire.DecodeStored(stored)
+		}
+	})
+}

@@ -103,6 +103,9 @@ func SameStored(a, b []byte) bool {
 // CheckStored says what is wrong with the encoded assignment of a producer, for
 // the registrar.
 func CheckStored(id assignment.ProducerID, stored []byte) error {
+	if wire.SoundStored(id, stored) {
+		return nil
+	}
 	a, err := wire.DecodeStored(stored)
 	if err == nil && a.ProducerID != id {
 		err = fmt.Errorf("it is that of %q", a.ProducerID)

@@ -28,33 +28,57 @@ const (
 // is to be thrown away and Load called again with a new view, as it cannot take
 // back what it gave. Compaction keeps some minutes of history, so this happens
 // to a load that lasts longer than that.
+//
+// The first page tells how large the next ones may be, so it is added before they
+// are asked for. After it add is a page or two behind what is read.
 func (s *Store) Load(ctx context.Context, add func(roster.Found) error) (assignment.Revision, error) {
-	var (
-		from  = keyPrefix
-		at    int64
-		limit = firstPage
-	)
-	for {
-		if err := s.open(); err != nil {
-			return 0, err
-		}
-		p, err := s.kv.page(ctx, from, keyEnd, at, limit)
-		if err != nil {
-			return 0, fmt.Errorf("load from key %q at revision %d: %w", from, at, err)
-		}
-		at = p.revision
-		if err := addPage(ctx, p.items, add); err != nil {
-			return 0, err
-		}
-		if !p.more {
-			return assignment.Revision(at), nil
-		}
-		if len(p.items) == 0 {
-			return 0, fmt.Errorf("load from key %q at revision %d: an empty page that is not the last", from, at)
-		}
-		from = p.items[len(p.items)-1].key + "\x00"
-		limit = min(max(pageBytes*len(p.items)/sizeOf(p.items), minPage), maxPage)
+	l := &loading{store: s, from: keyPrefix, limit: firstPage}
+	first, more, err := l.next(ctx)
+	if err != nil {
+		return 0, err
 	}
+	found, err := readItems(first)
+	if err != nil {
+		return 0, err
+	}
+	if err := addAll(found, add); err != nil {
+		return 0, err
+	}
+	if more {
+		if err := l.rest(ctx, add); err != nil {
+			return 0, err
+		}
+	}
+	return assignment.Revision(l.at), nil
+}
+
+// loading is where a load is.
+type loading struct {
+	store *Store
+	from  string
+	at    int64 // zero before the first page
+	limit int
+}
+
+// next reads a page, and tells whether there is another one.
+func (l *loading) next(ctx context.Context) (items []item, more bool, err error) {
+	if err := l.store.open(); err != nil {
+		return nil, false, err
+	}
+	p, err := l.store.kv.page(ctx, l.from, keyEnd, l.at, l.limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("load from key %q at revision %d: %w", l.from, l.at, err)
+	}
+	l.at = p.revision
+	if !p.more {
+		return p.items, false, nil
+	}
+	if len(p.items) == 0 {
+		return nil, false, fmt.Errorf("load from key %q at revision %d: an empty page that is not the last", l.from, l.at)
+	}
+	l.from = p.items[len(p.items)-1].key + "\x00"
+	l.limit = min(max(pageBytes*len(p.items)/sizeOf(p.items), minPage), maxPage)
+	return p.items, true, nil
 }
 
 // sizeOf is how many bytes items take, at least one.
@@ -69,37 +93,68 @@ func sizeOf(items []item) int {
 // decodeChunk is how many items are decoded at a time.
 const decodeChunk = 500
 
-// addPage decodes items in a goroutine of its own, a few chunks ahead of add:
-// the two take about as long.
-func addPage(ctx context.Context, items []item, add func(roster.Found) error) error {
+// rest reads, decodes and adds what is left, each in a goroutine of its own: they
+// take about as long as each other.
+func (l *loading) rest(ctx context.Context, add func(roster.Found) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	decoded := make(chan []roster.Found, 4)
+	read, decoded := make(chan []item, 1), make(chan []roster.Found, 4)
 	group.Go(func() error {
-		defer close(decoded)
-		for chunk := range slices.Chunk(items, decodeChunk) {
-			found, err := readItems(chunk)
-			if err != nil {
+		defer close(read)
+		for more := true; more; {
+			var items []item
+			var err error
+			if items, more, err = l.next(ctx); err != nil {
 				return err
 			}
-			select {
-			case decoded <- found:
-			case <-ctx.Done():
-				return context.Cause(ctx)
+			if err := hand(ctx, read, items); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	group.Go(func() error {
-		for chunk := range decoded {
-			for _, found := range chunk {
-				if err := add(found); err != nil {
+		defer close(decoded)
+		for items := range read {
+			for chunk := range slices.Chunk(items, decodeChunk) {
+				found, err := readItems(chunk)
+				if err != nil {
+					return err
+				}
+				if err := hand(ctx, decoded, found); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+	group.Go(func() error {
+		for found := range decoded {
+			if err := addAll(found, add); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return group.Wait()
+}
+
+// hand gives one to whoever receives, unless ctx ends.
+func hand[T any](ctx context.Context, to chan<- T, one T) error {
+	select {
+	case to <- one:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func addAll(all []roster.Found, add func(roster.Found) error) error {
+	for _, found := range all {
+		if err := add(found); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func readItems(items []item) ([]roster.Found, error) {
