@@ -39,7 +39,9 @@ func TestOvertaken(t *testing.T) {
 		r.at("h:3", permanent, "for-good")
 		r.at("h:4", mortal, "identified")
 		r.at("h:5", mortal, "alone")
+		r.witnesses.mu.Lock()
 		r.identified["identified"] = true
+		r.witnesses.mu.Unlock()
 		pass(2 * time.Minute)
 		if all := r.suspects(); len(all) > 0 {
 			t.Fatalf("suspected before there is another one: %v", all)
