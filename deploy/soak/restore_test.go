@@ -58,15 +58,15 @@ func TestBackupRestored(t *testing.T) {
 	must(func() error { return os.CopyFS(backup, os.DirFS(data)) })
 	again()
 	must(settled, func() error { return l.registerFleet(t.Context(), later) }, func() error { return f.await(t.Context(), later, 2) })
-	laterFrom, epoch := time.Now(), epochOf(t, plans[1].GRPC)
+	laterFrom, epoch := time.Now(), epochOf(t.Context(), t, plans[1].GRPC)
 
 	s.registries[0].Kill()
 	must(func() error { return os.RemoveAll(data) }, func() error { return os.CopyFS(data, os.DirFS(backup)) })
 	again()
 	must(func() error { return l.registerFleet(t.Context(), last) }, settled)
 	must(func() error {
-		return until(t.Context(), func(context.Context) error {
-			if now := epochOf(t, plans[1].GRPC); now == epoch {
+		return until(t.Context(), func(ctx context.Context) error {
+			if now := epochOf(ctx, t, plans[1].GRPC); now == epoch {
 				return fmt.Errorf("the epoch is %s still", now)
 			}
 			return nil
@@ -96,9 +96,9 @@ func named(prefix string, n int) []string {
 }
 
 // epochOf is that of a collector's set.
-func epochOf(t *testing.T, address string) string {
+func epochOf(ctx context.Context, t *testing.T, address string) string {
 	t.Helper()
-	m, err := collectorv1.NewCollectionServiceClient(dialed(t, address)).GetMembership(t.Context(), &collectorv1.GetMembershipRequest{})
+	m, err := collectorv1.NewCollectionServiceClient(dialed(t, address)).GetMembership(ctx, &collectorv1.GetMembershipRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
