@@ -32,6 +32,28 @@ func (r *Registrar) openAt(now time.Time) func(*roster.CollectorEntry) bool {
 	return func(c *roster.CollectorEntry) bool { return may(c) && (all || !closed(c)) }
 }
 
+// noteAway notes since when a collector is away, or live. The caller holds mu.
+func (r *Registrar) noteAway(id assignment.CollectorID) {
+	now := time.Now()
+	c := r.view.Collector(id)
+	since, away := r.away[id]
+	switch {
+	case c == nil:
+		delete(r.away, id)
+		delete(r.back, id)
+	case !c.Live() && !away:
+		r.away[id] = now
+	case c.Live():
+		if _, known := r.back[id]; !known {
+			r.back[id] = c.Session.ConnectTime
+		}
+		if away && now.Sub(since) >= r.Grace {
+			r.back[id] = now
+		}
+		delete(r.away, id)
+	}
+}
+
 // plan prepares the placement of a batch: it counts what is in flight, and what
 // it hands out itself. The caller holds mu while it uses the plan.
 func (r *Registrar) plan() func(*RegisterProducer) roster.Place {

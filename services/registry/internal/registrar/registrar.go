@@ -323,28 +323,6 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 	r.advanced()
 }
 
-// noteAway notes since when a collector is away, or live. The caller holds mu.
-func (r *Registrar) noteAway(id assignment.CollectorID) {
-	now := time.Now()
-	c := r.view.Collector(id)
-	since, away := r.away[id]
-	switch {
-	case c == nil:
-		delete(r.away, id)
-		delete(r.back, id)
-	case !c.Live() && !away:
-		r.away[id] = now
-	case c.Live():
-		if _, known := r.back[id]; !known {
-			r.back[id] = c.Session.ConnectTime
-		}
-		if away && now.Sub(since) >= r.Grace {
-			r.back[id] = now
-		}
-		delete(r.away, id)
-	}
-}
-
 // apply takes a batch of events into the view and the feed.
 func (r *Registrar) apply(b roster.Batch) {
 	r.mu.Lock()
