@@ -93,6 +93,8 @@ func optionText(p *registryv1.Producer) string {
 	add("ignore-timestamps", p.GetIgnoreTimestamps())
 	format := p.GetFallbackFormat()
 	add("fallback "+short(format.String(), "EXPOSITION_FORMAT_"), format != registryv1.ExpositionFormat_EXPOSITION_FORMAT_UNSPECIFIED)
+	add("credential "+p.GetCredential(), p.GetCredential() != "")
+	add("tls-server-name "+p.GetTlsServerName(), p.GetTlsServerName() != "")
 	limits := p.GetLimits()
 	limit("max-body-bytes", limits.GetMaxBodyBytes())
 	limit("max-samples", int64(limits.GetMaxSampleCount()))

@@ -19,13 +19,15 @@ type answerFlags struct {
 
 type register struct {
 	ID  string `arg:"" help:"The producer's id: letters, digits and ._:/-, 128 at most."`
-	URL string `arg:"" help:"The whole URL of its metrics, http or https."`
+	URL string `arg:"" help:"The whole URL of its metrics, http or https; or grpc://host:port, grpcs:// over TLS, of one that answers ExpositionService."`
 
 	Interval         *time.Duration    `placeholder:"DURATION" help:"Time between two collections, 100ms to 24h. Default: the registry's, 15s."`
 	Timeout          *time.Duration    `placeholder:"DURATION" help:"Longest time of one collection, at most the interval. Default: the registry's, 10s or the interval."`
 	Label            map[string]string `mapsep:"none" placeholder:"NAME=VALUE" help:"Put this label on every series (repeatable)."`
 	HonorLabels      bool              `help:"Labels of the exposition win over those given here."`
 	IgnoreTimestamps bool              `help:"Ignore time stamps of the exposition."`
+	Credential       string            `placeholder:"NAME" help:"Ask the endpoint with this credential of the collectors' own configuration."`
+	TLSServerName    string            `name:"tls-server-name" placeholder:"NAME" help:"The endpoint's certificate has to be for this name. Default: the URL's host."`
 	Permanent        bool              `help:"It has no lease: it goes by deregistration only. That is the default."`
 	Lease            *time.Duration    `placeholder:"DURATION" help:"How long it lives without being registered again, 10s to 24h. Default: forever."`
 	ExpireAfter      *time.Duration    `placeholder:"DURATION" help:"With --lease: how long it must neither have been registered again nor have answered before it is struck off. Default: the registry's, 1h or the lease."`
@@ -79,6 +81,8 @@ func (c *register) producer() *registryv1.Producer {
 		Endpoint:         c.URL,
 		HonorLabels:      c.HonorLabels,
 		IgnoreTimestamps: c.IgnoreTimestamps,
+		Credential:       c.Credential,
+		TlsServerName:    c.TLSServerName,
 		Zone:             c.Zone,
 
 		ExpectedSamplesPerSecond: c.Rate,

@@ -29,6 +29,7 @@ const (
 	FormatUnspecified    Format = 0
 	FormatPrometheusText Format = 1
 	FormatOpenMetrics    Format = 2
+	FormatProtobuf       Format = 3
 )
 
 // A Label is one name with its value.
@@ -62,6 +63,12 @@ type Assignment struct {
 	Limits           Limits
 	FallbackFormat   Format
 
+	// Credential names one of the collector's own; empty is none.
+	// TLSServerName is whom the endpoint's certificate has to be for; empty is
+	// the endpoint's host.
+	Credential    string
+	TLSServerName string
+
 	// Permanent says that the producer has no lease. It makes no difference to
 	// collecting.
 	Permanent bool
@@ -85,6 +92,8 @@ func (a *Assignment) SameWork(b *Assignment) bool {
 		a.IgnoreTimestamps == b.IgnoreTimestamps &&
 		a.Limits == b.Limits &&
 		a.FallbackFormat == b.FallbackFormat &&
+		a.Credential == b.Credential &&
+		a.TLSServerName == b.TLSServerName &&
 		a.Permanent == b.Permanent &&
 		slices.Equal(a.Labels, b.Labels)
 }

@@ -15,7 +15,7 @@ func whole() *assignment.Assignment {
 		Labels:      []assignment.Label{{Name: "job", Value: "api"}, {Name: "zone", Value: "x"}},
 		HonorLabels: true, IgnoreTimestamps: true,
 		Limits:         assignment.Limits{MaxBodyBytes: 1, MaxSamples: 2, MaxLabels: 3, MaxLabelValueBytes: 4},
-		FallbackFormat: assignment.FormatOpenMetrics, Permanent: true,
+		FallbackFormat: assignment.FormatOpenMetrics, Credential: "c", TLSServerName: "h.example", Permanent: true,
 	}
 }
 

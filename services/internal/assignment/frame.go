@@ -4,7 +4,7 @@ import "time"
 
 // AssignmentFormat counts up whenever Assignment gains a field that the
 // registry fills. A set of another format is not resumed but sent whole.
-const AssignmentFormat = 2
+const AssignmentFormat = 3
 
 // MaxChunkBytes is the most that one chunk takes, encoded.
 const MaxChunkBytes = 512 << 10

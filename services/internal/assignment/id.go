@@ -55,6 +55,9 @@ func ParseInstanceID(s string) (InstanceID, error) {
 	return InstanceID(s), checkID(s, "._:/-")
 }
 
+// CheckCredential checks the name of a credential that came from outside.
+func CheckCredential(s string) error { return checkID(s, "._-") }
+
 func checkID(s, marks string) error {
 	if s == "" {
 		return fmt.Errorf("%w: empty", ErrID)

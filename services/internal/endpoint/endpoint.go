@@ -23,7 +23,9 @@ var ErrEndpoint = errors.New("bad endpoint")
 const maxURL = 2048
 
 // Parse checks a producer's URL: http or https, with a host, without user info,
-// fragment, spaces and control characters, valid UTF-8, at most 2,048 bytes.
+// fragment, spaces and control characters, valid UTF-8, at most 2,048 bytes. Or
+// it is grpc or grpcs, with a port, and without path and query: the service is
+// the path.
 func Parse(s string) (*url.URL, error) {
 	if len(s) > maxURL {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrEndpoint, len(s), maxURL)
@@ -39,8 +41,8 @@ func Parse(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("%w: not a URL", ErrEndpoint)
 	}
 	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("%w: scheme %q, want http or https", ErrEndpoint, u.Scheme)
+	case u.Scheme != "http" && u.Scheme != "https" && !Native(u):
+		return nil, fmt.Errorf("%w: scheme %q, want http, https, grpc or grpcs", ErrEndpoint, u.Scheme)
 	case u.User != nil:
 		return nil, fmt.Errorf("%w: user info is not allowed", ErrEndpoint)
 	case strings.Contains(s, "#"):
@@ -57,7 +59,40 @@ func Parse(s string) (*url.URL, error) {
 	} else if strings.HasSuffix(u.Host, ":") {
 		return nil, fmt.Errorf("%w: empty port", ErrEndpoint)
 	}
+	if Native(u) && (u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Opaque != "") {
+		return nil, fmt.Errorf("%w: want %s://host:port and nothing else", ErrEndpoint, u.Scheme)
+	}
 	return u, nil
+}
+
+// Native reports whether a producer is asked by Rollcall's own protocol, over
+// gRPC, and not by HTTP.
+func Native(u *url.URL) bool { return u.Scheme == "grpc" || u.Scheme == "grpcs" }
+
+// MaxServerName bounds the name that a certificate is for, in bytes.
+const MaxServerName = 253
+
+// ServerName reports whether a string can be the name that a certificate is
+// for: a host name, or an address without a zone.
+func ServerName(s string) bool {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr.Zone() == ""
+	}
+	if len(s) > MaxServerName {
+		return false
+	}
+	for part := range strings.SplitSeq(s, ".") {
+		if part == "" || len(part) > 63 || strings.Trim(part, "-") != part || strings.ContainsFunc(part, oddInName) {
+			return false
+		}
+	}
+	return true
+}
+
+// oddInName reports a character that no host name has. The underscore is in some
+// all the same.
+func oddInName(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
 }
 
 // plainHost looks at a host after its escapes were undone: they can hide bytes

@@ -63,7 +63,7 @@ var hostile = map[string][]string{
 	},
 	"scheme": {
 		"ftp://h/", "file:///etc/passwd", "unix:///run/x.sock", "gopher://h/", "javascript:alert(1)", "data:text/plain,x",
-		"httpx://h/", "http+unix://h/", "grpc://h/", "://h/", "1http://h/", "ht tp://h/", "host:9100", "localhost:9100/metrics",
+		"httpx://h/", "http+unix://h/", "grpc://h/", "grpc+tls://h:1", "GRPCX://h:1", "://h/", "1http://h/", "ht tp://h/", "host:9100", "localhost:9100/metrics",
 	},
 	"user info": {
 		"http://u@h/", "http://u:p@h/", "http://@h/", "http://:@h/", "http://:p@h/", "https://good.example@evil/", "http://a%40b@h/",

@@ -96,6 +96,8 @@ func assignmentMessage(a *assignment.Assignment) *registryv1.Assignment {
 		HonorLabels:      a.HonorLabels,
 		IgnoreTimestamps: a.IgnoreTimestamps,
 		FallbackFormat:   registryv1.ExpositionFormat(a.FallbackFormat),
+		Credential:       a.Credential,
+		TlsServerName:    a.TLSServerName,
 		Permanent:        a.Permanent,
 	}
 	if a.Limits != (assignment.Limits{}) {
@@ -141,6 +143,8 @@ func decodeAssignment(m *registryv1.Assignment) (*assignment.Assignment, error) 
 		HonorLabels:      m.GetHonorLabels(),
 		IgnoreTimestamps: m.GetIgnoreTimestamps(),
 		FallbackFormat:   assignment.Format(m.GetFallbackFormat()),
+		Credential:       m.GetCredential(),
+		TLSServerName:    m.GetTlsServerName(),
 		Permanent:        m.GetPermanent(),
 		Limits: assignment.Limits{
 			MaxBodyBytes:       limits.GetMaxBodyBytes(),

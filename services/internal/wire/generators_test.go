@@ -66,6 +66,8 @@ func assignments() *rapid.Generator[*assignment.Assignment] {
 			HonorLabels:      rapid.Bool().Draw(t, "honor"),
 			IgnoreTimestamps: rapid.Bool().Draw(t, "ignore"),
 			FallbackFormat:   assignment.Format(rapid.Int32().Draw(t, "format")),
+			Credential:       rapid.String().Draw(t, "credential"),
+			TLSServerName:    rapid.String().Draw(t, "server name"),
 			Permanent:        rapid.Bool().Draw(t, "permanent"),
 		}
 		names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-zA-Z_][a-zA-Z0-9_]{0,8}`), 0, 5, rapid.ID[string]).Draw(t, "names")

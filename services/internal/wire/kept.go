@@ -22,6 +22,8 @@ func DecodeKept(m *registryv1.Assignment, field string) (*Registration, error) {
 		IgnoreTimestamps: m.GetIgnoreTimestamps(),
 		Limits:           m.GetLimits(),
 		FallbackFormat:   m.GetFallbackFormat(),
+		Credential:       m.GetCredential(),
+		TlsServerName:    m.GetTlsServerName(),
 		Permanent:        new(m.GetPermanent()),
 	}, field)
 }

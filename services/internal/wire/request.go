@@ -84,9 +84,10 @@ func DecodeProducer(m *registryv1.Producer, field string) (*Registration, error)
 	decodeTimes(m, field, a, &v)
 	a.Labels = decodeRequestLabels(m.GetLabels(), field+".labels", &v)
 	a.Limits = decodeLimits(m.GetLimits(), field+".limits", &v)
-	if f := m.GetFallbackFormat(); f < 0 || f > registryv1.ExpositionFormat_EXPOSITION_FORMAT_OPENMETRICS_TEXT {
+	if f := m.GetFallbackFormat(); f < 0 || f > registryv1.ExpositionFormat_EXPOSITION_FORMAT_PROMETHEUS_PROTOBUF {
 		v.add(field+".fallback_format", "%d is not known", f)
 	}
+	decodeAccess(m, field, a, &v)
 	if s := m.GetInstanceId(); s != "" {
 		r.Instance, err = assignment.ParseInstanceID(s)
 		v.check(field+".instance_id", err)
@@ -99,6 +100,16 @@ func DecodeProducer(m *registryv1.Producer, field string) (*Registration, error)
 	r.Zone = decodeZone(m.GetZone(), field+".zone", &v)
 	r.Rate = decodeRate(m.GetExpectedSamplesPerSecond(), MaxRate, field+".expected_samples_per_second", &v)
 	return r, v.err()
+}
+
+// decodeAccess checks what is needed to be answered by an endpoint.
+func decodeAccess(m *registryv1.Producer, field string, a *assignment.Assignment, v *Violations) {
+	if a.Credential = m.GetCredential(); a.Credential != "" {
+		v.check(field+".credential", assignment.CheckCredential(a.Credential))
+	}
+	if a.TLSServerName = m.GetTlsServerName(); a.TLSServerName != "" && !endpoint.ServerName(a.TLSServerName) {
+		v.add(field+".tls_server_name", "%q: want a host name or an address, at most %d bytes", clip(a.TLSServerName), endpoint.MaxServerName)
+	}
 }
 
 // decodeLife decides whether a producer has a lease, and which.
@@ -264,6 +275,8 @@ func EncodeProducer(a *assignment.Assignment) *registryv1.Producer {
 		IgnoreTimestamps: m.IgnoreTimestamps,
 		Limits:           m.Limits,
 		FallbackFormat:   m.FallbackFormat,
+		Credential:       m.Credential,
+		TlsServerName:    m.TlsServerName,
 		Permanent:        new(a.Permanent),
 		Version:          uint64(a.Version),
 	}

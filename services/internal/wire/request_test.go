@@ -110,7 +110,15 @@ var producers = []struct {
 	{"negative labels", func(m *registryv1.Producer) { m.Limits.MaxLabelCount = -1 }, []string{"p.limits.max_label_count"}},
 	{"negative value bytes", func(m *registryv1.Producer) { m.Limits.MaxLabelValueBytes = math.MinInt32 }, []string{"p.limits.max_label_value_bytes"}},
 	{"a format not told", func(m *registryv1.Producer) { m.FallbackFormat = 0 }, nil},
-	{"an unknown format", func(m *registryv1.Producer) { m.FallbackFormat = 3 }, []string{"p.fallback_format"}},
+	{"an unknown format", func(m *registryv1.Producer) { m.FallbackFormat = 4 }, []string{"p.fallback_format"}},
+	{"a credential", func(m *registryv1.Producer) { m.Credential = "team-a" }, nil},
+	{"a file for a credential", func(m *registryv1.Producer) { m.Credential = "/etc/token" }, []string{"p.credential"}},
+	{"a long credential", func(m *registryv1.Producer) { m.Credential = strings.Repeat("c", 129) }, []string{"p.credential"}},
+	{"a server name", func(m *registryv1.Producer) { m.TlsServerName = "node_1.example.org" }, nil},
+	{"an address for a server name", func(m *registryv1.Producer) { m.TlsServerName = "2001:db8::1" }, nil},
+	{"a server name with a port", func(m *registryv1.Producer) { m.TlsServerName = "h:443" }, []string{"p.tls_server_name"}},
+	{"a server name with a dot at its end", func(m *registryv1.Producer) { m.TlsServerName = "h." }, []string{"p.tls_server_name"}},
+	{"a long server name", func(m *registryv1.Producer) { m.TlsServerName = strings.Repeat("h.", 127) }, []string{"p.tls_server_name"}},
 	{"a negative format", func(m *registryv1.Producer) { m.FallbackFormat = -1 }, []string{"p.fallback_format"}},
 
 	{"no instance", func(m *registryv1.Producer) { m.InstanceId = "" }, nil},
@@ -317,7 +325,9 @@ func registrable() *rapid.Generator[*assignment.Assignment] {
 		a.Endpoint = fmt.Sprintf("https://h-%d/metrics", uint16(a.Version))
 		a.Interval = (wire.MinInterval + a.Interval.Abs()%(wire.MaxInterval-wire.MinInterval)).Truncate(time.Millisecond)
 		a.Timeout = (wire.MinTimeout + a.Timeout.Abs()%(a.Interval-wire.MinTimeout)).Truncate(time.Millisecond)
-		a.FallbackFormat = assignment.Format(uint32(a.FallbackFormat) % 3)
+		a.FallbackFormat = assignment.Format(uint32(a.FallbackFormat) % 4)
+		a.Credential = fmt.Sprintf("c-%d", uint16(a.Version))
+		a.TLSServerName = fmt.Sprintf("h-%d.example", uint16(a.Version))
 		a.Limits.MaxBodyBytes &= math.MaxInt64
 		a.Limits.MaxSamples &= math.MaxInt32
 		a.Limits.MaxLabels &= math.MaxInt32

@@ -36,6 +36,8 @@ const (
 	ExpositionFormat_EXPOSITION_FORMAT_PROMETHEUS_TEXT ExpositionFormat = 1
 	// OpenMetrics text, version 1.x.
 	ExpositionFormat_EXPOSITION_FORMAT_OPENMETRICS_TEXT ExpositionFormat = 2
+	// Prometheus protobuf, io.prometheus.client.MetricFamily, delimited.
+	ExpositionFormat_EXPOSITION_FORMAT_PROMETHEUS_PROTOBUF ExpositionFormat = 3
 )
 
 // Enum value maps for ExpositionFormat.
@@ -44,11 +46,13 @@ var (
 		0: "EXPOSITION_FORMAT_UNSPECIFIED",
 		1: "EXPOSITION_FORMAT_PROMETHEUS_TEXT",
 		2: "EXPOSITION_FORMAT_OPENMETRICS_TEXT",
+		3: "EXPOSITION_FORMAT_PROMETHEUS_PROTOBUF",
 	}
 	ExpositionFormat_value = map[string]int32{
-		"EXPOSITION_FORMAT_UNSPECIFIED":      0,
-		"EXPOSITION_FORMAT_PROMETHEUS_TEXT":  1,
-		"EXPOSITION_FORMAT_OPENMETRICS_TEXT": 2,
+		"EXPOSITION_FORMAT_UNSPECIFIED":         0,
+		"EXPOSITION_FORMAT_PROMETHEUS_TEXT":     1,
+		"EXPOSITION_FORMAT_OPENMETRICS_TEXT":    2,
+		"EXPOSITION_FORMAT_PROMETHEUS_PROTOBUF": 3,
 	}
 )
 
@@ -557,7 +561,7 @@ type Assignment struct {
 	// version and role. (producer_id, version) means the same in any epoch and on
 	// any replica. Opaque to the collector.
 	Version uint64 `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`
-	// The whole URL to pull, http or https. A collector that cannot run a scheme
+	// The whole URL to pull: http, https, grpc or grpcs. A collector that cannot run a scheme
 	// accepts the assignment, does not run it, and lists it in `unrunnable`.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Time between two collections, 100 ms to 24 h in whole milliseconds.
@@ -568,6 +572,10 @@ type Assignment struct {
 	Labels []*Label `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
 	// The collector's part. Not covered by version, but by the hash.
 	Role Role `protobuf:"varint,7,opt,name=role,proto3,enum=rollcall.registry.v1.Role" json:"role,omitempty"`
+	// Names the credential, in the collector's own configuration, by which the
+	// endpoint is asked. A collector that has none of this name does not run the
+	// assignment, and lists it in `unrunnable`. Empty: none is needed.
+	Credential string `protobuf:"bytes,8,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Whether labels in the exposition win over the labels above.
 	HonorLabels bool `protobuf:"varint,9,opt,name=honor_labels,json=honorLabels,proto3" json:"honor_labels,omitempty"`
 	// Whether time stamps in the exposition are ignored.
@@ -576,6 +584,9 @@ type Assignment struct {
 	Limits *CollectionLimits `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The format assumed when the answer's Content-Type tells none.
 	FallbackFormat ExpositionFormat `protobuf:"varint,12,opt,name=fallback_format,json=fallbackFormat,proto3,enum=rollcall.registry.v1.ExpositionFormat" json:"fallback_format,omitempty"`
+	// The name that the endpoint's certificate has to be for. Empty: the URL's
+	// host.
+	TlsServerName string `protobuf:"bytes,13,opt,name=tls_server_name,json=tlsServerName,proto3" json:"tls_server_name,omitempty"`
 	// Whether the producer has no lease. It makes no difference to collecting: the
 	// collectors keep it for a registry that has lost its store.
 	Permanent     bool `protobuf:"varint,15,opt,name=permanent,proto3" json:"permanent,omitempty"`
@@ -662,6 +673,13 @@ func (x *Assignment) GetRole() Role {
 	return Role_ROLE_UNSPECIFIED
 }
 
+func (x *Assignment) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
 func (x *Assignment) GetHonorLabels() bool {
 	if x != nil {
 		return x.HonorLabels
@@ -688,6 +706,13 @@ func (x *Assignment) GetFallbackFormat() ExpositionFormat {
 		return x.FallbackFormat
 	}
 	return ExpositionFormat_EXPOSITION_FORMAT_UNSPECIFIED
+}
+
+func (x *Assignment) GetTlsServerName() string {
+	if x != nil {
+		return x.TlsServerName
+	}
+	return ""
 }
 
 func (x *Assignment) GetPermanent() bool {
@@ -1984,7 +2009,7 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\x0emax_body_bytes\x18\x01 \x01(\x03R\fmaxBodyBytes\x12(\n" +
 	"\x10max_sample_count\x18\x02 \x01(\x05R\x0emaxSampleCount\x12&\n" +
 	"\x0fmax_label_count\x18\x03 \x01(\x05R\rmaxLabelCount\x121\n" +
-	"\x15max_label_value_bytes\x18\x04 \x01(\x05R\x12maxLabelValueBytes\"\xb3\x04\n" +
+	"\x15max_label_value_bytes\x18\x04 \x01(\x05R\x12maxLabelValueBytes\"\xfb\x04\n" +
 	"\n" +
 	"Assignment\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
@@ -1994,12 +2019,16 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x123\n" +
 	"\x06labels\x18\x06 \x03(\v2\x1b.rollcall.registry.v1.LabelR\x06labels\x12.\n" +
-	"\x04role\x18\a \x01(\x0e2\x1a.rollcall.registry.v1.RoleR\x04role\x12!\n" +
+	"\x04role\x18\a \x01(\x0e2\x1a.rollcall.registry.v1.RoleR\x04role\x12\x1e\n" +
+	"\n" +
+	"credential\x18\b \x01(\tR\n" +
+	"credential\x12!\n" +
 	"\fhonor_labels\x18\t \x01(\bR\vhonorLabels\x12+\n" +
 	"\x11ignore_timestamps\x18\n" +
 	" \x01(\bR\x10ignoreTimestamps\x12>\n" +
 	"\x06limits\x18\v \x01(\v2&.rollcall.registry.v1.CollectionLimitsR\x06limits\x12O\n" +
-	"\x0ffallback_format\x18\f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12\x1c\n" +
+	"\x0ffallback_format\x18\f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12&\n" +
+	"\x0ftls_server_name\x18\r \x01(\tR\rtlsServerName\x12\x1c\n" +
 	"\tpermanent\x18\x0f \x01(\bR\tpermanent\"\xf0\x01\n" +
 	"\vAcceptedSet\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -2119,11 +2148,12 @@ const file_rollcall_registry_v1_assignment_proto_rawDesc = "" +
 	"unrunnable\x12)\n" +
 	"\x10unrunnable_count\x18\x11 \x01(\x03R\x0funrunnableCount\"R\n" +
 	"\x13AcknowledgeResponse\x12;\n" +
-	"\texplained\x18\x01 \x03(\v2\x1d.rollcall.registry.v1.RemovalR\texplained*\x84\x01\n" +
+	"\texplained\x18\x01 \x03(\v2\x1d.rollcall.registry.v1.RemovalR\texplained*\xaf\x01\n" +
 	"\x10ExpositionFormat\x12!\n" +
 	"\x1dEXPOSITION_FORMAT_UNSPECIFIED\x10\x00\x12%\n" +
 	"!EXPOSITION_FORMAT_PROMETHEUS_TEXT\x10\x01\x12&\n" +
-	"\"EXPOSITION_FORMAT_OPENMETRICS_TEXT\x10\x02*^\n" +
+	"\"EXPOSITION_FORMAT_OPENMETRICS_TEXT\x10\x02\x12)\n" +
+	"%EXPOSITION_FORMAT_PROMETHEUS_PROTOBUF\x10\x03*^\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -168,7 +168,9 @@ type Producer struct {
 	// The producer's id: [A-Za-z0-9][A-Za-z0-9._:/-]{0,127}. Required.
 	ProducerId string `protobuf:"bytes,1,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
 	// The whole URL of the metrics: http or https, with a host, without user
-	// info and fragment, at most 2,048 bytes. Required.
+	// info and fragment, at most 2,048 bytes. Or grpc://host:port (grpcs:// over
+	// TLS): there the producer answers ExpositionService of rollcall.producer.v1.
+	// Required.
 	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Time between two collections: 100 ms to 24 h in whole milliseconds.
 	// Default: 15 s.
@@ -200,6 +202,10 @@ type Producer struct {
 	// is struck off: lease_duration to 30 days. Default: 1 h, or the lease if that
 	// is longer. Not for a permanent producer.
 	ExpireAfter *durationpb.Duration `protobuf:"bytes,10,opt,name=expire_after,json=expireAfter,proto3" json:"expire_after,omitempty"`
+	// Names the credential by which a collector asks the endpoint, out of those in
+	// the collectors' own configuration: [A-Za-z0-9][A-Za-z0-9._-]{0,127}. A
+	// secret itself, or the name of a file, has no place in a registration.
+	Credential string `protobuf:"bytes,11,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Whether labels in the exposition win over `labels`.
 	HonorLabels bool `protobuf:"varint,12,opt,name=honor_labels,json=honorLabels,proto3" json:"honor_labels,omitempty"`
 	// Whether time stamps in the exposition are ignored.
@@ -209,6 +215,9 @@ type Producer struct {
 	// The format assumed when an answer's Content-Type tells none. Default:
 	// Prometheus text.
 	FallbackFormat ExpositionFormat `protobuf:"varint,15,opt,name=fallback_format,json=fallbackFormat,proto3,enum=rollcall.registry.v1.ExpositionFormat" json:"fallback_format,omitempty"`
+	// The name that an https or grpcs endpoint's certificate has to be for, a host
+	// name or an address, at most 253 bytes. Default: the endpoint's host.
+	TlsServerName string `protobuf:"bytes,16,opt,name=tls_server_name,json=tlsServerName,proto3" json:"tls_server_name,omitempty"`
 	// A collector of the same zone is preferred. At most 128 bytes.
 	Zone string `protobuf:"bytes,17,opt,name=zone,proto3" json:"zone,omitempty"`
 	// About how many samples a second it yields, until that is measured: 0 to
@@ -342,6 +351,13 @@ func (x *Producer) GetExpireAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *Producer) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
 func (x *Producer) GetHonorLabels() bool {
 	if x != nil {
 		return x.HonorLabels
@@ -368,6 +384,13 @@ func (x *Producer) GetFallbackFormat() ExpositionFormat {
 		return x.FallbackFormat
 	}
 	return ExpositionFormat_EXPOSITION_FORMAT_UNSPECIFIED
+}
+
+func (x *Producer) GetTlsServerName() string {
+	if x != nil {
+		return x.TlsServerName
+	}
+	return ""
 }
 
 func (x *Producer) GetZone() string {
@@ -1326,7 +1349,8 @@ var File_rollcall_registry_v1_producer_proto protoreflect.FileDescriptor
 
 const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\n" +
-	"#rollcall/registry/v1/producer.proto\x12\x14rollcall.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\"\xfd\t\n" +
+	"#rollcall/registry/v1/producer.proto\x12\x14rollcall.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\"\xc5\n" +
+	"\n" +
 	"\bProducer\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\tR\n" +
 	"producerId\x12\x1a\n" +
@@ -1340,11 +1364,15 @@ const file_rollcall_registry_v1_producer_proto_rawDesc = "" +
 	"\tpermanent\x18\b \x01(\bH\x00R\tpermanent\x88\x01\x01\x12@\n" +
 	"\x0elease_duration\x18\t \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12<\n" +
 	"\fexpire_after\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\vexpireAfter\x12!\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vexpireAfter\x12\x1e\n" +
+	"\n" +
+	"credential\x18\v \x01(\tR\n" +
+	"credential\x12!\n" +
 	"\fhonor_labels\x18\f \x01(\bR\vhonorLabels\x12+\n" +
 	"\x11ignore_timestamps\x18\r \x01(\bR\x10ignoreTimestamps\x12>\n" +
 	"\x06limits\x18\x0e \x01(\v2&.rollcall.registry.v1.CollectionLimitsR\x06limits\x12O\n" +
-	"\x0ffallback_format\x18\x0f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12\x12\n" +
+	"\x0ffallback_format\x18\x0f \x01(\x0e2&.rollcall.registry.v1.ExpositionFormatR\x0efallbackFormat\x12&\n" +
+	"\x0ftls_server_name\x18\x10 \x01(\tR\rtlsServerName\x12\x12\n" +
 	"\x04zone\x18\x11 \x01(\tR\x04zone\x12=\n" +
 	"\x1bexpected_samples_per_second\x18\x12 \x01(\x01R\x18expectedSamplesPerSecond\x12\x18\n" +
 	"\aversion\x18\x1f \x01(\x06R\aversion\x129\n" +

@@ -143,9 +143,9 @@ func filled(t testing.TB, change func(*query.Config)) *bench {
 		b.write(t,
 			sample.Sample{Series: up[0], Time: ms, Value: 1},
 			sample.Sample{Series: up[1], Time: ms, Value: 0},
-			sample.Sample{Series: total, Time: ms, Value: float64(i * 100), Exemplar: &exemplar.Exemplar{
+			sample.Sample{Series: total, Time: ms, Value: float64(i * 100), Extra: &sample.Extra{Exemplars: []exemplar.Exemplar{{
 				Labels: labels.FromStrings("trace_id", "abc"), Value: float64(i),
-			}},
+			}}}},
 		)
 	}
 	return b

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 )
@@ -39,10 +40,24 @@ type Sample struct {
 	// Time is in milliseconds since the Unix epoch.
 	Time int64
 
+	// Value is not used when there is a histogram.
 	Value float64
 
-	// Exemplar is nil for nearly every sample.
-	Exemplar *exemplar.Exemplar
+	// Extra is nil for nearly every sample.
+	Extra *Extra
+}
+
+// An Extra is what few samples have. It is immutable.
+type Extra struct {
+	// Histogram and FloatHistogram are a native histogram, one of the two; the
+	// other is nil. Both are nil for a plain value. The stale marker of a series
+	// is always a plain value.
+	Histogram      *histogram.Histogram
+	FloatHistogram *histogram.FloatHistogram
+
+	// Exemplars are in the order of their times; that of one without a time of
+	// its own is the sample's.
+	Exemplars []exemplar.Exemplar
 }
 
 // A Batch is what one collection of one producer yields: its samples, the

@@ -293,7 +293,7 @@ func (r *reading) takeExemplar(s *sample.Sample) *failure {
 		r.badExemplars++
 		return nil
 	}
-	s.Exemplar = &e
+	s.Extra = &sample.Extra{Exemplars: []exemplar.Exemplar{e}}
 	return nil
 }
 

@@ -29,7 +29,8 @@ func TestExemplars(t *testing.T) {
 		samples, at, _ := r.collect(r.open(producer()))
 		got := map[string]string{}
 		for _, s := range samples {
-			if e := s.Exemplar; e != nil {
+			if s.Extra != nil {
+				e := s.Extra.Exemplars[0]
 				got[s.Series.Labels.Get("x")] = fmt.Sprint(e.Labels, e.Value, e.Ts, e.HasTs)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -101,14 +102,12 @@ func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sampl
 		// of its series ends nothing: somebody else goes on with it.
 		RejectOutOfOrder: value.IsStaleNaN(s.Value),
 	}
-	if s.Exemplar != nil {
-		e := *s.Exemplar
-		if !e.HasTs {
-			e.Ts = s.Time
-		}
-		opts.Exemplars = []exemplar.Exemplar{e}
+	var extra sample.Extra
+	if s.Extra != nil {
+		extra = *s.Extra
 	}
-	got, err := app.Append(ref, s.Series.Labels, 0, s.Time, s.Value, nil, nil, opts)
+	opts.Exemplars = stamped(extra.Exemplars, s.Time)
+	got, err := app.Append(ref, s.Series.Labels, 0, s.Time, s.Value, extra.Histogram, extra.FloatHistogram, opts)
 	if got == 0 {
 		return err
 	}
@@ -117,6 +116,20 @@ func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sampl
 	}
 	seen.add(got, s.Time, s.Value)
 	return err
+}
+
+// stamped gives exemplars without a time of their own that of the sample.
+func stamped(exemplars []exemplar.Exemplar, time int64) []exemplar.Exemplar {
+	if !slices.ContainsFunc(exemplars, func(e exemplar.Exemplar) bool { return !e.HasTs }) {
+		return exemplars
+	}
+	all := slices.Clone(exemplars)
+	for i := range all {
+		if !all[i].HasTs {
+			all[i].Ts = time
+		}
+	}
+	return all
 }
 
 // ref answers zero for a series that this store has not seen.

@@ -213,7 +213,7 @@ func TestExemplars(t *testing.T) {
 	now := nowMs()
 	trace := func(id string) labels.Labels { return labels.FromStrings("trace_id", id) }
 	give := func(ms int64, e exemplar.Exemplar) sink.Refused {
-		return write(t, store, batch(sample.Sample{Series: s, Time: ms, Value: 1, Exemplar: &e}))
+		return write(t, store, batch(sample.Sample{Series: s, Time: ms, Value: 1, Extra: &sample.Extra{Exemplars: []exemplar.Exemplar{e}}}))
 	}
 	if got := give(now, exemplar.Exemplar{Labels: trace("one"), Value: 3, Ts: now - 5, HasTs: true}); got != (sink.Refused{}) {
 		t.Errorf("refused %+v", got)
