@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/prometheus/model/metadata"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
@@ -100,7 +101,9 @@ type Scraper struct {
 	budget       budget
 	buffers      bufferPools
 	gzips        sync.Pool // of *gunzip
-	scratches    sync.Pool // of *scratch
+	zstdOnce     sync.Once
+	zstd         *zstd.Decoder // made by zstdOnce
+	scratches    sync.Pool     // of *scratch
 	writeTimeout time.Duration
 	logger       *slog.Logger
 	metrics      *Metrics
