@@ -1908,8 +1908,8 @@ func (x *SelectedChunk) GetData() []byte {
 type SelectedSeries struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The labels, sorted by name: for each the indices of its name and of its
-	// value among the symbols. Empty in the first series of a frame: these are
-	// further chunks of the last series of the frame before.
+	// value among the symbols. A series whose chunks do not fit into one frame
+	// ends it, and begins the next one.
 	LabelRefs []uint32 `protobuf:"varint,1,rep,packed,name=label_refs,json=labelRefs,proto3" json:"label_refs,omitempty"`
 	// Its samples, none when only series are asked for.
 	Chunks        []*SelectedChunk `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`

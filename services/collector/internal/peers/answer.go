@@ -78,19 +78,13 @@ func (a *answer) add(m *collectorv1.SelectResponse) error {
 }
 
 func (a *answer) addSeries(frame *collectorv1.SelectedSeriesFrame) error {
-	symbols := frame.GetSymbols()
 	for i, m := range frame.GetSeries() {
-		switch {
-		case len(m.GetLabelRefs()) > 0:
-			lset, err := a.labelsOf(symbols, m.GetLabelRefs())
-			if err != nil {
-				return err
-			}
-			if err := a.begin(lset); err != nil {
-				return err
-			}
-		case i > 0 || len(a.series) == 0:
-			return errors.New("a series without labels")
+		lset, err := a.labelsOf(frame.GetSymbols(), m.GetLabelRefs())
+		if err != nil {
+			return err
+		}
+		if err := a.begin(lset, i == 0); err != nil {
+			return err
 		}
 		if err := a.addChunks(&a.series[len(a.series)-1], m.GetChunks()); err != nil {
 			return err
@@ -99,15 +93,20 @@ func (a *answer) addSeries(frame *collectorv1.SelectedSeriesFrame) error {
 	return nil
 }
 
-// begin begins the next series.
-func (a *answer) begin(lset labels.Labels) error {
+// begin begins the next series, or goes on with the last one where a frame
+// begins.
+func (a *answer) begin(lset labels.Labels, frameBegins bool) error {
 	if n := len(a.series); n > 0 {
 		last := &a.series[n-1]
+		order := labels.Compare(last.labels, lset)
+		switch {
+		case order == 0 && frameBegins && a.question.kind == collectorv1.SelectKind_SELECT_KIND_SAMPLES:
+			return nil
+		case order >= 0:
+			return errDisorder
+		}
 		if err := a.complete(last); err != nil {
 			return err
-		}
-		if labels.Compare(last.labels, lset) >= 0 {
-			return errDisorder
 		}
 	}
 	if !a.question.matches(lset) || a.question.limit > 0 && len(a.series) >= a.question.limit {
@@ -134,8 +133,8 @@ func (a *answer) labelsOf(symbols []string, refs []uint32) (labels.Labels, error
 		}
 		size += int64(len(symbols[ref]))
 	}
-	if len(refs)%2 != 0 {
-		return labels.EmptyLabels(), errors.New("a label without a value")
+	if len(refs) == 0 || len(refs)%2 != 0 {
+		return labels.EmptyLabels(), errors.New("a series without labels, or a label without a value")
 	}
 	if err := a.take(size); err != nil {
 		return labels.EmptyLabels(), err

@@ -35,10 +35,12 @@ const (
 // of one kind, as the answer is.
 type framer struct {
 	send func(*collectorv1.SelectResponse) error
+	full int   // when a frame is sent, in bytes
 	left int64 // how many bytes may be sent yet
 	end  collectorv1.SelectEnd
 
 	size      int
+	last      labels.Labels // those of the series begun last
 	refs      map[string]uint32
 	series    *collectorv1.SelectedSeriesFrame
 	strings   *collectorv1.SelectedStringsFrame
@@ -51,13 +53,19 @@ func (f *framer) beginSeries(lset labels.Labels) error {
 		return err
 	}
 	f.end.SeriesCount++
+	f.addSeries(lset)
+	return nil
+}
+
+// addSeries adds a series, or what comes next of one, to the frame.
+func (f *framer) addSeries(lset labels.Labels) {
 	s := &collectorv1.SelectedSeries{LabelRefs: make([]uint32, 0, 2*lset.Len())}
 	lset.Range(func(l labels.Label) {
 		s.LabelRefs = append(s.LabelRefs, f.ref(l.Name), f.ref(l.Value))
 	})
 	f.size += seriesOverhead
 	f.begun().Series = append(f.begun().Series, s)
-	return nil
+	f.last = lset
 }
 
 // begun is the series frame in the making.
@@ -92,7 +100,7 @@ func (f *framer) chunk(c chunkenc.Chunk) error {
 	}
 	frame := f.begun()
 	if len(frame.Series) == 0 {
-		frame.Series = append(frame.Series, &collectorv1.SelectedSeries{})
+		f.addSeries(f.last)
 	}
 	s := frame.Series[len(frame.Series)-1]
 	// Copied: the store may use its memory again.
@@ -129,7 +137,7 @@ func (f *framer) value(s string) error {
 	return nil
 }
 
-// exemplar adds the exemplars of a series.
+// exemplarsOf adds the exemplars of a series.
 func (f *framer) exemplarsOf(r *exemplar.QueryResult) error {
 	series, size := encodeLabels(r.SeriesLabels)
 	var last *collectorv1.SelectedExemplars
@@ -166,7 +174,7 @@ func encodeLabels(lset labels.Labels) (pairs []*registryv1.Label, size int) {
 
 // room sends the frame if it is full.
 func (f *framer) room() error {
-	if f.size < fullFrame {
+	if f.size < f.full {
 		return nil
 	}
 	return f.flush()

@@ -121,7 +121,7 @@ func (s *Server) finish(ctx context.Context, q *question, send func(*collectorv1
 			e.panicked = fmt.Sprintf("%v, at %s", p, debug.Stack())
 		}
 	}()
-	f := &framer{send: send, left: s.MaxAnswerBytes, end: collectorv1.SelectEnd{CollectorId: string(s.Self)}}
+	f := &framer{send: send, full: fullFrame, left: s.MaxAnswerBytes, end: collectorv1.SelectEnd{CollectorId: string(s.Self)}}
 	if q.maxBytes > 0 {
 		f.left = min(f.left, q.maxBytes)
 	}
