@@ -78,6 +78,13 @@ func (a *answer) add(m *collectorv1.SelectResponse) error {
 }
 
 func (a *answer) addSeries(frame *collectorv1.SelectedSeriesFrame) error {
+	size := int64(0)
+	for _, s := range frame.GetSymbols() { // Also those that nobody refers to.
+		size += int64(stringOverhead + len(s))
+	}
+	if err := a.take(size); err != nil {
+		return err
+	}
 	for i, m := range frame.GetSeries() {
 		lset, err := a.labelsOf(frame.GetSymbols(), m.GetLabelRefs())
 		if err != nil {

@@ -24,7 +24,7 @@ const (
 
 // What things take in memory beyond their bytes, about.
 const (
-	frameOverhead    = 64
+	frameOverhead    = 256
 	seriesOverhead   = 128
 	chunkOverhead    = 128
 	stringOverhead   = 32

@@ -24,6 +24,8 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -57,6 +59,9 @@ func bubble(t *testing.T, test func(t *testing.T, r *rig), change ...func(*peers
 		}
 		for _, f := range change {
 			f(&c)
+		}
+		if unlearnt {
+			r.refuse = status.Error(codes.Unavailable, "not now")
 		}
 		r.fleet = peers.New(c)
 		r.list("c-1", "c-1:1")
@@ -195,7 +200,7 @@ func write(t testing.TB, store *sink.TSDB, series string, times ...int64) {
 	s := &sample.Series{Labels: lset, Hash: lset.Hash()}
 	for _, ms := range times {
 		b := &sample.Batch{Samples: []sample.Sample{{Series: s, Time: ms, Value: float64(ms), Extra: &sample.Extra{
-			Exemplars: []exemplar.Exemplar{{Labels: labels.FromStrings("id", series), Value: 1, Ts: ms, HasTs: true}},
+			Exemplars: []exemplar.Exemplar{{Labels: labels.FromStrings("id", "x"), Value: 1, Ts: ms, HasTs: true}},
 		}}}}
 		if refused, err := store.Append(t.Context(), b); err != nil || refused != (sink.Refused{}) {
 			t.Fatal(refused, err)
