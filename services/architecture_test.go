@@ -82,6 +82,7 @@ var house = []room{
 	{"services/collector/internal/scrape", adapter, []string{producerV1}},
 	{"services/collector/internal/sink", adapter, nil},
 	{"services/collector/internal/query", adapter, nil},
+	{"services/collector/internal/peers", adapter, []string{registryV1, collectorV1}},
 	{"services/collector/internal/api", adapter, []string{collectorV1}},
 
 	{"services/producer", adapter, []string{registryV1, producerV1}},

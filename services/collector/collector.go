@@ -24,6 +24,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/api"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/follow"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/peers"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
@@ -103,8 +104,10 @@ type Config struct {
 	Logger  *slog.Logger
 	Metrics *prometheus.Registry
 
-	// DialRegistry and DialProducer make connections; nil: TCP.
+	// DialRegistry, DialPeer (to the other collectors) and DialProducer make
+	// connections; nil: TCP.
 	DialRegistry func(ctx context.Context, address string) (net.Conn, error)
+	DialPeer     func(ctx context.Context, address string) (net.Conn, error)
 	DialProducer func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Sink, if set, is used in place of the embedded store; there are no
@@ -139,6 +142,7 @@ type Collector struct {
 	schedule *schedule.Schedule
 	members  *membership.Membership
 	follower *follow.Follower
+	fleet    *peers.Fleet // nil with Config.Sink
 	server   *grpc.Server
 	web      *http.ServeMux
 }
@@ -234,6 +238,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 		Collections:  k.schedule,
 		Subscription: k.subscription,
 		Testify:      k.schedule.Testify,
+		Selector:     k.selector(),
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
@@ -246,9 +251,10 @@ func (k *Collector) assemble(state *statefile.State) error {
 	if k.tsdb == nil {
 		return nil
 	}
+	k.assembleFleet()
 	queries, err := query.New(query.Config{
-		Queryable:  k.tsdb,
-		Exemplars:  k.tsdb,
+		Queryable:  k.fleet,
+		Exemplars:  k.fleet,
 		Store:      k.tsdb,
 		Targets:    targets{k},
 		Logger:     c.Logger,
@@ -332,6 +338,9 @@ func (k *Collector) Run(ctx context.Context) error {
 	if c.HTTPListener != nil {
 		group.Go(func() error { return process.ServeHTTP(ctx, k.web, c.HTTPListener, c.StopGrace, c.Logger) })
 	}
+	if k.fleet != nil {
+		group.Go(func() error { return k.fleet.Run(ctx) })
+	}
 	if c.SelfID != "" {
 		group.Go(func() error { return k.registerSelf(ctx) })
 	}
@@ -344,6 +353,9 @@ func (k *Collector) Run(ctx context.Context) error {
 func (k *Collector) close() {
 	if k.scraper != nil {
 		k.scraper.Close()
+	}
+	if k.fleet != nil {
+		k.fleet.Close()
 	}
 	if k.tsdb != nil {
 		if err := k.tsdb.Close(); err != nil {

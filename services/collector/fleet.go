@@ -1,0 +1,40 @@
+package collector
+
+import (
+	"context"
+	"errors"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/peers"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
+	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+)
+
+// selector gives others what is in this collector's own store.
+func (k *Collector) selector() *peers.Server {
+	c := peers.ServerConfig{
+		Self:   assignment.CollectorID(k.config.ID),
+		Closed: func(err error) bool { return errors.Is(err, sink.ErrClosed) },
+	}
+	if k.tsdb != nil {
+		c.Store = k.tsdb
+	}
+	return peers.NewServer(c)
+}
+
+// assembleFleet makes what asks the others.
+func (k *Collector) assembleFleet() {
+	c := k.config
+	asking := peers.NewMetrics()
+	c.Metrics.MustRegister(asking)
+	k.fleet = peers.New(peers.Config{
+		Self:         assignment.CollectorID(c.ID),
+		Registries:   c.Registries,
+		DialRegistry: c.DialRegistry,
+		DialPeer:     c.DialPeer,
+		Local:        k.tsdb,
+		ScopeOf:      func(ctx context.Context) peers.Scope { return peers.Scope(query.ScopeOf(ctx)) },
+		Logger:       c.Logger,
+		Metrics:      asking,
+	})
+}
