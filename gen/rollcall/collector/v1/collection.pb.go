@@ -224,9 +224,19 @@ type Collection struct {
 	// How many failed.
 	FailureCount int64 `protobuf:"varint,9,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
 	// How many due times passed without a collection.
-	MissedCount   int64 `protobuf:"varint,10,opt,name=missed_count,json=missedCount,proto3" json:"missed_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MissedCount int64 `protobuf:"varint,10,opt,name=missed_count,json=missedCount,proto3" json:"missed_count,omitempty"`
+	// The last collection that succeeded, also after a later failure; absent
+	// before the first one.
+	LastSuccess *CollectionResult `protobuf:"bytes,11,opt,name=last_success,json=lastSuccess,proto3" json:"last_success,omitempty"`
+	// The last one that failed, also after a later success; absent before the
+	// first one.
+	LastFailure *CollectionResult `protobuf:"bytes,12,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	// At how many of missed_count the collection before was running.
+	MissedOverlapCount int64 `protobuf:"varint,13,opt,name=missed_overlap_count,json=missedOverlapCount,proto3" json:"missed_overlap_count,omitempty"`
+	// For how many of them this collector had no room.
+	MissedBudgetCount int64 `protobuf:"varint,14,opt,name=missed_budget_count,json=missedBudgetCount,proto3" json:"missed_budget_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Collection) Reset() {
@@ -325,6 +335,34 @@ func (x *Collection) GetFailureCount() int64 {
 func (x *Collection) GetMissedCount() int64 {
 	if x != nil {
 		return x.MissedCount
+	}
+	return 0
+}
+
+func (x *Collection) GetLastSuccess() *CollectionResult {
+	if x != nil {
+		return x.LastSuccess
+	}
+	return nil
+}
+
+func (x *Collection) GetLastFailure() *CollectionResult {
+	if x != nil {
+		return x.LastFailure
+	}
+	return nil
+}
+
+func (x *Collection) GetMissedOverlapCount() int64 {
+	if x != nil {
+		return x.MissedOverlapCount
+	}
+	return 0
+}
+
+func (x *Collection) GetMissedBudgetCount() int64 {
+	if x != nil {
+		return x.MissedBudgetCount
 	}
 	return 0
 }
@@ -1465,7 +1503,7 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x0ffailure_message\x18\x04 \x01(\tR\x0efailureMessage\x12!\n" +
 	"\fsample_count\x18\x05 \x01(\x03R\vsampleCount\x12\x1d\n" +
 	"\n" +
-	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\"\x8f\x04\n" +
+	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\"\x89\x06\n" +
 	"\n" +
 	"Collection\x12@\n" +
 	"\n" +
@@ -1481,7 +1519,11 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\rsuccess_count\x18\b \x01(\x03R\fsuccessCount\x12#\n" +
 	"\rfailure_count\x18\t \x01(\x03R\ffailureCount\x12!\n" +
 	"\fmissed_count\x18\n" +
-	" \x01(\x03R\vmissedCount\"\x16\n" +
+	" \x01(\x03R\vmissedCount\x12J\n" +
+	"\flast_success\x18\v \x01(\v2'.rollcall.collector.v1.CollectionResultR\vlastSuccess\x12J\n" +
+	"\flast_failure\x18\f \x01(\v2'.rollcall.collector.v1.CollectionResultR\vlastFailure\x120\n" +
+	"\x14missed_overlap_count\x18\r \x01(\x03R\x12missedOverlapCount\x12.\n" +
+	"\x13missed_budget_count\x18\x0e \x01(\x03R\x11missedBudgetCount\"\x16\n" +
 	"\x14GetMembershipRequest\"\x9f\x05\n" +
 	"\x15GetMembershipResponse\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
@@ -1649,39 +1691,41 @@ var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
 	1,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
 	19, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
 	19, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
-	19, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	22, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
-	2,  // 10: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
-	2,  // 11: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
-	1,  // 12: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	21, // 13: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
-	19, // 14: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
-	20, // 15: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
-	23, // 16: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
-	19, // 17: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
-	11, // 18: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
-	19, // 19: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
-	0,  // 20: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	17, // 21: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
-	3,  // 22: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	5,  // 23: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	7,  // 24: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	9,  // 25: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	12, // 26: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
-	14, // 27: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
-	16, // 28: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
-	4,  // 29: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	6,  // 30: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	8,  // 31: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	10, // 32: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	13, // 33: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
-	15, // 34: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
-	18, // 35: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
-	29, // [29:36] is the sub-list for method output_type
-	22, // [22:29] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	1,  // 8: rollcall.collector.v1.Collection.last_success:type_name -> rollcall.collector.v1.CollectionResult
+	1,  // 9: rollcall.collector.v1.Collection.last_failure:type_name -> rollcall.collector.v1.CollectionResult
+	19, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	22, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	2,  // 12: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
+	2,  // 13: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
+	1,  // 14: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
+	21, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	19, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	20, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	23, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	19, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	11, // 20: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
+	19, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
+	0,  // 22: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
+	17, // 23: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
+	3,  // 24: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	5,  // 25: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	7,  // 26: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	9,  // 27: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	12, // 28: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	14, // 29: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	16, // 30: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
+	4,  // 31: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	6,  // 32: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	8,  // 33: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	10, // 34: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	13, // 35: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	15, // 36: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	18, // 37: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }
