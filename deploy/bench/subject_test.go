@@ -64,7 +64,9 @@ type subject struct {
 // that they read so often.
 type setting struct {
 	interval, refresh time.Duration
-	discards          bool // Rollcall, without a store
+
+	idle     time.Duration // of Rollcall, if it is another interval
+	discards bool          // Rollcall, without a store
 }
 
 // A kind is one of the subjects, nil where it cannot be had.
@@ -84,7 +86,7 @@ func startRollcall(b *testing.B, s setting, initial []target) *subject {
 	}
 	r := &subject{registry: registry, stores: !s.discards}
 	r.server = startWith(b, role, b.TempDir(), registry.address)
-	r.add = func(b *testing.B, all []target) { addToRegistry(b, registry, s.interval, all) }
+	r.add = func(b *testing.B, all []target) { addToRegistry(b, registry, max(s.interval, s.idle), all) }
 	r.add(b, initial)
 	return r
 }
