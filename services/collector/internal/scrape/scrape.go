@@ -101,6 +101,7 @@ type Scraper struct {
 	buffers      bufferPools
 	gzips        sync.Pool // of *gunzip
 	scratches    sync.Pool // of *scratch
+	texts        texts
 	writeTimeout time.Duration
 	logger       *slog.Logger
 	metrics      *Metrics
