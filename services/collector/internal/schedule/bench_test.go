@@ -50,7 +50,9 @@ func assignments(n int, interval time.Duration) []*assignment.Assignment {
 // hour, after the first collection. Their assignments are not counted.
 func BenchmarkIdle(b *testing.B) {
 	b.Run("Answering", func(b *testing.B) { benchIdle(b, schedule.Result{}) })
-	b.Run("Failing", func(b *testing.B) { benchIdle(b, schedule.Result{Reason: schedule.ReasonTimeout, Message: "one for all"}) })
+	b.Run("Failing", func(b *testing.B) {
+		benchIdle(b, schedule.Result{Reason: schedule.ReasonTimeout, Message: "one for all"})
+	})
 }
 
 func benchIdle(b *testing.B, result schedule.Result) {
