@@ -40,7 +40,7 @@ type Collection struct {
 }
 
 func newCollection(s *Scraper, t *target) *Collection {
-	c := &Collection{scraper: s, report: s.newReport(t)}
+	c := &Collection{scraper: s, report: s.newReport(t), families: families{texts: &s.texts}}
 	c.target.Store(t)
 	return c
 }
@@ -292,7 +292,7 @@ func (s *Scraper) scratch() *scratch {
 	if sc, ok := s.scratches.Get().(*scratch); ok {
 		return sc
 	}
-	return newScratch()
+	return newScratch(&s.texts)
 }
 
 func (s *Scraper) release(sc *scratch) {

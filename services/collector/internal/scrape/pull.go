@@ -54,6 +54,7 @@ func (s *Scraper) request(ctx context.Context, t *target) *http.Request {
 	r := &http.Request{
 		Method: http.MethodGet, URL: t.url, Host: t.url.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Close: t.assignment.Interval >= idleConnTimeout,
 	}
 	return r.WithContext(ctx)
 }

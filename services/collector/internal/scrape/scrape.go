@@ -104,6 +104,7 @@ type Scraper struct {
 	zstdOnce     sync.Once
 	zstd         *zstd.Decoder // made by zstdOnce
 	scratches    sync.Pool     // of *scratch
+	texts        texts
 	writeTimeout time.Duration
 	logger       *slog.Logger
 	metrics      *Metrics
