@@ -69,7 +69,7 @@ func (c *Collection) Metadata() iter.Seq2[string, metadata.Metadata] {
 // Update takes a changed assignment. Where it changes the series, those of
 // before get their stale markers at the next collection.
 func (c *Collection) Update(a *assignment.Assignment) error {
-	t, err := compile(a, c.scraper.limits)
+	t, err := compile(a, c.scraper.setup.Load())
 	if err != nil {
 		return err
 	}
