@@ -164,9 +164,9 @@ func TestParityWithPrometheus(t *testing.T) {
 			host := strings.TrimPrefix(server.URL, "http://")
 
 			theirs := openTSDB(t)
-			stop := startPrometheus(t, theirs, host, honor)
+			stop := startPrometheus(t, theirs, host, fmt.Sprintf("honor_labels: %v", honor))
 			ours := openTSDB(t)
-			collectScript(t, ours, server.URL, honor, len(parityScript))
+			collectScript(t, ours, server.URL, honor, len(parityScript), scrape.Setup{})
 			select {
 			case <-done["Prometheus"]:
 			case <-time.After(time.Minute):
@@ -208,16 +208,16 @@ func openTSDB(t *testing.T) *tsdb.DB {
 	return db
 }
 
-// startPrometheus scrapes host until stop.
-func startPrometheus(t *testing.T, db *tsdb.DB, host string, honor bool) (stop func()) {
+// startPrometheus scrapes host until stop, as settings of the job say.
+func startPrometheus(t *testing.T, db *tsdb.DB, host, settings string) (stop func()) {
 	t.Helper()
 	cfg, err := config.Load(fmt.Sprintf(`
 global: {scrape_interval: 500ms, scrape_timeout: 500ms}
 scrape_configs:
 - job_name: node
-  honor_labels: %v
   fallback_scrape_protocol: PrometheusText0.0.4
-`, honor), slog.New(slog.DiscardHandler))
+  %s
+`, settings), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,9 +242,9 @@ scrape_configs:
 }
 
 // collectScript collects n times.
-func collectScript(t *testing.T, db *tsdb.DB, url string, honor bool, n int) {
+func collectScript(t *testing.T, db *tsdb.DB, url string, honor bool, n int, setup scrape.Setup) {
 	t.Helper()
-	s := scrape.New(scrape.Config{Sink: tsdbSink{t, db}})
+	s := scrape.New(scrape.Config{Sink: tsdbSink{t, db}, Setup: setup})
 	defer s.Close()
 	a := producer()
 	a.Endpoint = url + "/metrics"
