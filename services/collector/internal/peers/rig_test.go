@@ -24,8 +24,6 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -59,9 +57,6 @@ func bubble(t *testing.T, test func(t *testing.T, r *rig), change ...func(*peers
 		}
 		for _, f := range change {
 			f(&c)
-		}
-		if unlearnt {
-			r.refuse = status.Error(codes.Unavailable, "not now")
 		}
 		r.fleet = peers.New(c)
 		r.list("c-1", "c-1:1")
@@ -141,6 +136,13 @@ func (r *rig) list(id, address string, state ...registryv1.CollectorState) {
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		r.listed = append(r.listed, byID[id])
 	}
+}
+
+// names has the registry answer with an error, or name exactly these.
+func (r *rig) names(err error, all ...*registryv1.Collector) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse, r.listed = err, all
 }
 
 // registryOf lists what the rig has, two on a page.

@@ -30,7 +30,8 @@ func (r *rig) client(c peers.ServerConfig) collectorv1.CollectionServiceClient {
 	r.serve("server:1", func(s *grpc.Server) {
 		collectorv1.RegisterCollectionServiceServer(s, &peer{answer: peers.NewServer(c).Select})
 	})
-	conn, err := grpc.NewClient("passthrough:///server:1", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(r.dial))
+	conn, err := grpc.NewClient("passthrough:///server:1", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(r.dial),
+		grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10)) // Or it takes ever more ahead of who reads.
 	if err != nil {
 		r.t.Fatal(err)
 	}
