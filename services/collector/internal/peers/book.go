@@ -346,4 +346,3 @@ func options(dial Dial) []grpc.DialOption {
 	}
 	return all
 }
-

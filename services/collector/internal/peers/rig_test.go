@@ -38,7 +38,7 @@ type rig struct {
 	mu     sync.Mutex
 	hosts  map[string]*bufconn.Listener
 	listed []*registryv1.Collector
-	refuse error                                        // of the registry
+	refuse error // of the registry
 	asked  []string
 }
 
