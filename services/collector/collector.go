@@ -267,6 +267,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 		return err
 	}
 	k.web.Handle("/api/v1/", queries)
+	addPrometheusProbes(k.web)
 	return nil
 }
 

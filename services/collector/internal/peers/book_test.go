@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/peers"
 	"google.golang.org/grpc"
@@ -105,4 +106,29 @@ func TestNobodyIsKnownYet(t *testing.T) {
 			t.Errorf("once it has answered: %v, %v, %v", got, warnings, err)
 		}
 	}, func(c *peers.Config) { c.Registries = []string{"late:1"} })
+}
+
+// TestNewcomerIsAsked, by a query that comes six seconds after it: the list is
+// fetched again for that. While no registry answers nobody waits for a list.
+func TestNewcomerIsAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		other := r.open(t.TempDir())
+		write(t, other, "there", 10)
+		server := peers.NewServer(peers.ServerConfig{Self: "c-2", Store: other})
+		r.serve("c-2:1", func(s *grpc.Server) { collectorv1.RegisterCollectionServiceServer(s, &peer{answer: server.Select}) })
+		if got, warnings, err := r.query(); len(got) > 0 || len(warnings) > 0 || err != nil {
+			t.Fatalf("it is known already: %v, %v, %v", got, warnings, err)
+		}
+		r.list("c-2", "c-2:1")
+		time.Sleep(6 * time.Second)
+		if got, warnings, err := r.query(); len(got) != 1 || len(warnings) > 0 || err != nil {
+			t.Errorf("the newcomer: %v, %v, %v", got, warnings, err)
+		}
+		r.names(status.Error(codes.Unavailable, "not now"))
+		r.learn()
+		begin := time.Now()
+		if got, warnings, err := r.query(); len(got) != 1 || len(warnings) > 0 || err != nil || time.Since(begin) > 0 {
+			t.Errorf("without a registry: %v, %v, %v after %v", got, warnings, err, time.Since(begin))
+		}
+	})
 }
