@@ -127,7 +127,7 @@ func eventually(t *testing.T, check func() error) {
 }
 
 // count asks a collector how many producers have samples.
-func count(t *testing.T, queries, scope string) error {
+func count(queries, scope string) error {
 	resp, err := http.Get(queries + "/api/v1/query?query=" + url.QueryEscape("count(work_total)") + "&scope=" + scope)
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func count(t *testing.T, queries, scope string) error {
 func TestEitherCollectorAnswersForAll(t *testing.T) {
 	queries := startFleet(t)
 	for _, at := range queries {
-		eventually(t, func() error { return errors.Join(count(t, at, ""), count(t, at, "local")) })
+		eventually(t, func() error { return errors.Join(count(at, ""), count(at, "local")) })
 		for _, probe := range []string{"/-/healthy", "/-/ready", "/healthz", "/readyz"} {
 			resp, err := http.Get(at + probe)
 			if err != nil {

@@ -239,15 +239,14 @@ func TestChunksAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &histogram.Histogram{Count: 1, PositiveSpans: []histogram.Span{{Length: maxBuckets + 1}}, PositiveBuckets: make([]int64, maxBuckets+1)}
+	h := &histogram.Histogram{Count: maxBuckets + 1, ZeroThreshold: 1e-128, PositiveSpans: []histogram.Span{{Length: maxBuckets + 1}}, PositiveBuckets: make([]int64, maxBuckets+1)}
 	h.PositiveBuckets[0] = 1
 	if _, _, _, err := app.AppendHistogram(nil, 0, 1, h, false); err != nil {
 		t.Fatal(err)
 	}
-	normal, _ := tsdbutil.GenerateTestHistogram(1), 0
 	sound := chunkenc.NewHistogramChunk()
 	app, _ = sound.Appender()
-	if _, _, _, err := app.AppendHistogram(nil, 0, 1, normal, false); err != nil {
+	if _, _, _, err := app.AppendHistogram(nil, 0, 1, tsdbutil.GenerateTestHistogram(1), false); err != nil {
 		t.Fatal(err)
 	}
 	xor := chunkenc.NewXORChunk()
@@ -258,8 +257,6 @@ func TestChunksAreBounded(t *testing.T) {
 	app, _ = back.Appender()
 	app.Append(0, 2, 1)
 	app.Append(0, 1, 1)
-	counted := slices.Clone(xor.Bytes())
-	counted[1] = 1
 	float, integer := collectorv1.ChunkEncoding_CHUNK_ENCODING_XOR, collectorv1.ChunkEncoding_CHUNK_ENCODING_HISTOGRAM
 	for name, c := range map[string]struct {
 		encoding collectorv1.ChunkEncoding

@@ -31,6 +31,7 @@ import (
 type rig struct {
 	t     *testing.T
 	store *sink.TSDB
+	asked *peers.Metrics
 	fleet *peers.Fleet
 	scope peers.Scope
 	stop  func()
@@ -39,7 +40,6 @@ type rig struct {
 	hosts  map[string]*bufconn.Listener
 	listed []*registryv1.Collector
 	refuse error // of the registry
-	asked  []string
 }
 
 // bubble runs a test in fake time.
@@ -58,7 +58,7 @@ func bubble(t *testing.T, test func(t *testing.T, r *rig), change ...func(*peers
 		for _, f := range change {
 			f(&c)
 		}
-		r.fleet = peers.New(c)
+		r.fleet, r.asked = peers.New(c), c.Metrics
 		r.list("c-1", "c-1:1")
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -88,7 +88,6 @@ func (r *rig) open(dir string) *sink.TSDB {
 func (r *rig) dial(ctx context.Context, address string) (net.Conn, error) {
 	r.mu.Lock()
 	lis := r.hosts[address]
-	r.asked = append(r.asked, address)
 	r.mu.Unlock()
 	if lis == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
