@@ -408,9 +408,19 @@ type Collection struct {
 	// How many failed.
 	FailureCount int64 `protobuf:"varint,9,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
 	// How many due times passed without a collection.
-	MissedCount   int64 `protobuf:"varint,10,opt,name=missed_count,json=missedCount,proto3" json:"missed_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MissedCount int64 `protobuf:"varint,10,opt,name=missed_count,json=missedCount,proto3" json:"missed_count,omitempty"`
+	// The last collection that succeeded, also after a later failure; absent
+	// before the first one.
+	LastSuccess *CollectionResult `protobuf:"bytes,11,opt,name=last_success,json=lastSuccess,proto3" json:"last_success,omitempty"`
+	// The last one that failed, also after a later success; absent before the
+	// first one.
+	LastFailure *CollectionResult `protobuf:"bytes,12,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	// At how many of missed_count the collection before was running.
+	MissedOverlapCount int64 `protobuf:"varint,13,opt,name=missed_overlap_count,json=missedOverlapCount,proto3" json:"missed_overlap_count,omitempty"`
+	// For how many of them this collector had no room.
+	MissedBudgetCount int64 `protobuf:"varint,14,opt,name=missed_budget_count,json=missedBudgetCount,proto3" json:"missed_budget_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Collection) Reset() {
@@ -509,6 +519,34 @@ func (x *Collection) GetFailureCount() int64 {
 func (x *Collection) GetMissedCount() int64 {
 	if x != nil {
 		return x.MissedCount
+	}
+	return 0
+}
+
+func (x *Collection) GetLastSuccess() *CollectionResult {
+	if x != nil {
+		return x.LastSuccess
+	}
+	return nil
+}
+
+func (x *Collection) GetLastFailure() *CollectionResult {
+	if x != nil {
+		return x.LastFailure
+	}
+	return nil
+}
+
+func (x *Collection) GetMissedOverlapCount() int64 {
+	if x != nil {
+		return x.MissedOverlapCount
+	}
+	return 0
+}
+
+func (x *Collection) GetMissedBudgetCount() int64 {
+	if x != nil {
+		return x.MissedBudgetCount
 	}
 	return 0
 }
@@ -2453,7 +2491,7 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x0ffailure_message\x18\x04 \x01(\tR\x0efailureMessage\x12!\n" +
 	"\fsample_count\x18\x05 \x01(\x03R\vsampleCount\x12\x1d\n" +
 	"\n" +
-	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\"\x8f\x04\n" +
+	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\"\x89\x06\n" +
 	"\n" +
 	"Collection\x12@\n" +
 	"\n" +
@@ -2469,7 +2507,11 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\rsuccess_count\x18\b \x01(\x03R\fsuccessCount\x12#\n" +
 	"\rfailure_count\x18\t \x01(\x03R\ffailureCount\x12!\n" +
 	"\fmissed_count\x18\n" +
-	" \x01(\x03R\vmissedCount\"\x16\n" +
+	" \x01(\x03R\vmissedCount\x12J\n" +
+	"\flast_success\x18\v \x01(\v2'.rollcall.collector.v1.CollectionResultR\vlastSuccess\x12J\n" +
+	"\flast_failure\x18\f \x01(\v2'.rollcall.collector.v1.CollectionResultR\vlastFailure\x120\n" +
+	"\x14missed_overlap_count\x18\r \x01(\x03R\x12missedOverlapCount\x12.\n" +
+	"\x13missed_budget_count\x18\x0e \x01(\x03R\x11missedBudgetCount\"\x16\n" +
 	"\x14GetMembershipRequest\"\x9f\x05\n" +
 	"\x15GetMembershipResponse\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
@@ -2724,56 +2766,58 @@ var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
 	4,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
 	34, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
 	34, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
-	34, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	37, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
-	5,  // 10: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
-	5,  // 11: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
-	4,  // 12: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	36, // 13: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
-	34, // 14: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
-	35, // 15: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
-	38, // 16: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
-	34, // 17: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
-	14, // 18: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
-	34, // 19: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
-	0,  // 20: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	20, // 21: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
-	2,  // 22: rollcall.collector.v1.LabelMatcher.type:type_name -> rollcall.collector.v1.MatchType
-	22, // 23: rollcall.collector.v1.Selector.matchers:type_name -> rollcall.collector.v1.LabelMatcher
-	1,  // 24: rollcall.collector.v1.SelectRequest.kind:type_name -> rollcall.collector.v1.SelectKind
-	23, // 25: rollcall.collector.v1.SelectRequest.selectors:type_name -> rollcall.collector.v1.Selector
-	3,  // 26: rollcall.collector.v1.SelectedChunk.encoding:type_name -> rollcall.collector.v1.ChunkEncoding
-	25, // 27: rollcall.collector.v1.SelectedSeries.chunks:type_name -> rollcall.collector.v1.SelectedChunk
-	26, // 28: rollcall.collector.v1.SelectedSeriesFrame.series:type_name -> rollcall.collector.v1.SelectedSeries
-	39, // 29: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
-	39, // 30: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
-	29, // 31: rollcall.collector.v1.SelectedExemplars.exemplars:type_name -> rollcall.collector.v1.SelectedExemplar
-	30, // 32: rollcall.collector.v1.SelectedExemplarsFrame.series:type_name -> rollcall.collector.v1.SelectedExemplars
-	27, // 33: rollcall.collector.v1.SelectResponse.series:type_name -> rollcall.collector.v1.SelectedSeriesFrame
-	28, // 34: rollcall.collector.v1.SelectResponse.strings:type_name -> rollcall.collector.v1.SelectedStringsFrame
-	31, // 35: rollcall.collector.v1.SelectResponse.exemplars:type_name -> rollcall.collector.v1.SelectedExemplarsFrame
-	32, // 36: rollcall.collector.v1.SelectResponse.end:type_name -> rollcall.collector.v1.SelectEnd
-	6,  // 37: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	8,  // 38: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	10, // 39: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	12, // 40: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	15, // 41: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
-	17, // 42: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
-	19, // 43: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
-	24, // 44: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
-	7,  // 45: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	9,  // 46: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	11, // 47: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	13, // 48: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	16, // 49: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
-	18, // 50: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
-	21, // 51: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
-	33, // 52: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
-	45, // [45:53] is the sub-list for method output_type
-	37, // [37:45] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	4,  // 8: rollcall.collector.v1.Collection.last_success:type_name -> rollcall.collector.v1.CollectionResult
+	4,  // 9: rollcall.collector.v1.Collection.last_failure:type_name -> rollcall.collector.v1.CollectionResult
+	34, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	37, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	5,  // 12: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
+	5,  // 13: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
+	4,  // 14: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
+	36, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	34, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	35, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	38, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	34, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	14, // 20: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
+	34, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
+	0,  // 22: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
+	20, // 23: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
+	2,  // 24: rollcall.collector.v1.LabelMatcher.type:type_name -> rollcall.collector.v1.MatchType
+	22, // 25: rollcall.collector.v1.Selector.matchers:type_name -> rollcall.collector.v1.LabelMatcher
+	1,  // 26: rollcall.collector.v1.SelectRequest.kind:type_name -> rollcall.collector.v1.SelectKind
+	23, // 27: rollcall.collector.v1.SelectRequest.selectors:type_name -> rollcall.collector.v1.Selector
+	3,  // 28: rollcall.collector.v1.SelectedChunk.encoding:type_name -> rollcall.collector.v1.ChunkEncoding
+	25, // 29: rollcall.collector.v1.SelectedSeries.chunks:type_name -> rollcall.collector.v1.SelectedChunk
+	26, // 30: rollcall.collector.v1.SelectedSeriesFrame.series:type_name -> rollcall.collector.v1.SelectedSeries
+	39, // 31: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
+	39, // 32: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
+	29, // 33: rollcall.collector.v1.SelectedExemplars.exemplars:type_name -> rollcall.collector.v1.SelectedExemplar
+	30, // 34: rollcall.collector.v1.SelectedExemplarsFrame.series:type_name -> rollcall.collector.v1.SelectedExemplars
+	27, // 35: rollcall.collector.v1.SelectResponse.series:type_name -> rollcall.collector.v1.SelectedSeriesFrame
+	28, // 36: rollcall.collector.v1.SelectResponse.strings:type_name -> rollcall.collector.v1.SelectedStringsFrame
+	31, // 37: rollcall.collector.v1.SelectResponse.exemplars:type_name -> rollcall.collector.v1.SelectedExemplarsFrame
+	32, // 38: rollcall.collector.v1.SelectResponse.end:type_name -> rollcall.collector.v1.SelectEnd
+	6,  // 39: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	8,  // 40: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	10, // 41: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	12, // 42: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	15, // 43: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	17, // 44: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	19, // 45: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
+	24, // 46: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
+	7,  // 47: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	9,  // 48: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	11, // 49: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	13, // 50: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	16, // 51: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	18, // 52: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	21, // 53: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
+	33, // 54: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
+	47, // [47:55] is the sub-list for method output_type
+	39, // [39:47] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }

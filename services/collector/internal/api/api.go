@@ -267,9 +267,14 @@ func (a *API) encode(s *schedule.Status) *collectorv1.Collection {
 		LastResult:       encodeResult(&s.Last),
 		LastSuccessTime:  timestamp(s.LastSuccess),
 		LastFailureTime:  timestamp(s.LastFailure),
+		LastSuccess:      encodeResult(&s.Success),
+		LastFailure:      encodeResult(&s.Failure),
 		SuccessCount:     s.Successes,
 		FailureCount:     s.Failures,
-		MissedCount:      s.Missed,
+
+		MissedCount:        s.Missed,
+		MissedOverlapCount: s.MissedOverlap,
+		MissedBudgetCount:  s.MissedBudget,
 	}
 }
 

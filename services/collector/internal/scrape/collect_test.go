@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -63,9 +64,10 @@ func TestRequest(t *testing.T) {
 		r.good(r.open(a))
 		req := <-r.requests
 		for name, want := range map[string]string{
-			"Accept": "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5," +
+			"Accept": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8;q=0.7," +
+				"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5," +
 				"text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
-			"Accept-Encoding":                     "gzip",
+			"Accept-Encoding":                     "zstd,gzip;q=0.9",
 			"User-Agent":                          "agent/1",
 			"X-Prometheus-Scrape-Timeout-Seconds": "1.5",
 			"Rollcall-Collector":                  "c7",
@@ -81,30 +83,55 @@ func TestRequest(t *testing.T) {
 }
 
 func TestConnectionIsKept(t *testing.T) {
+	t.Run("for the next collection", func(t *testing.T) { connections(t, 15*time.Second, 1, 1) })
+	t.Run("not for hours", func(t *testing.T) { connections(t, time.Hour, 8, 0) })
+}
+
+// connections collects eight times in an interval, and expects so many dials, and
+// so many connections that stay open.
+func connections(t *testing.T, interval time.Duration, wantDials, wantOpen int32) {
 	synctest.Test(t, func(t *testing.T) {
-		var dials atomic.Int32
+		var dials, open atomic.Int32
 		r := newRig(t, func(cfg *scrape.Config) {
 			dial := cfg.DialContext
 			cfg.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 				dials.Add(1)
-				return dial(ctx, network, address)
+				open.Add(1)
+				conn, err := dial(ctx, network, address)
+				return &closing{Conn: conn, open: &open}, err
 			}
 		})
 		r.text("a 1\n")
-		c := r.open(producer())
+		a := producer()
+		a.Interval = interval
+		c := r.open(a)
+		pause := min(interval, time.Minute)
 		for range 5 {
 			r.good(c)
-			time.Sleep(15 * time.Second)
+			time.Sleep(pause)
 		}
 		r.answer(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) })
 		for range 3 {
 			r.collect(c)
-			time.Sleep(15 * time.Second)
+			time.Sleep(pause)
 		}
-		if n := dials.Load(); n != 1 {
-			t.Errorf("%d dials, want 1", n)
+		if n, left := dials.Load(), open.Load(); n != wantDials || left != wantOpen {
+			t.Errorf("%d dials and %d open, want %d and %d", n, left, wantDials, wantOpen)
 		}
 	})
+}
+
+// closing is a connection that is counted until it is closed.
+type closing struct {
+	net.Conn
+
+	open *atomic.Int32
+	once sync.Once
+}
+
+func (c *closing) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
 }
 
 func TestGzip(t *testing.T) {
@@ -142,7 +169,13 @@ func TestContentTypes(t *testing.T) {
 		{contentType: "text/html", body: "<html>", odd: true, reason: schedule.ReasonMalformed},
 		{contentType: ";;;", body: text, odd: true},
 		{contentType: "application/json", body: text, odd: true},
-		{contentType: "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited", body: "\x0a\x05", odd: true, reason: schedule.ReasonMalformed},
+		{contentType: protobuf, body: messages(one)},
+		{contentType: "application/vnd.google.protobuf", body: messages(one)},
+		{contentType: protobuf, body: "\x0a\x05", reason: schedule.ReasonMalformed},
+		{contentType: protobuf, body: text, reason: schedule.ReasonMalformed},
+		{contentType: "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=text", body: text, odd: true},
+		{contentType: "application/vnd.google.protobuf; proto=another", body: text, odd: true},
+		{contentType: "", fallback: assignment.FormatProtobuf, body: messages(one), odd: true},
 		{contentType: "application/openmetrics-text; version=2.0.0", body: text, odd: true},
 		{contentType: "", fallback: assignment.FormatOpenMetrics, body: om, odd: true},
 		{contentType: "", fallback: assignment.FormatOpenMetrics, body: text, odd: true, reason: schedule.ReasonMalformed},

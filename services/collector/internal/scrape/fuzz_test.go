@@ -125,7 +125,7 @@ func FuzzGzip(f *testing.F) {
 	go func() { _ = server.Serve(pipes) }()
 	f.Cleanup(func() { server.Close() })
 	out := &sink{t: f}
-	s := scrape.New(scrape.Config{Sink: out, DialContext: pipes.dial, Limits: scrape.Limits{BodyBytes: limit}})
+	s := scrape.New(scrape.Config{Sink: out, DialContext: pipes.dial, Setup: scrape.Setup{Limits: scrape.Limits{BodyBytes: limit}}})
 	f.Cleanup(s.Close)
 
 	f.Fuzz(func(t *testing.T, sent []byte) {

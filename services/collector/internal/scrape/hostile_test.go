@@ -126,10 +126,10 @@ var hostile = []struct {
 		w.Header().Set("Content-Encoding", "gzip")
 		fmt.Fprint(w, "a 1\nb 2\nc 3\nd 4\n")
 	}, reason: schedule.ReasonMalformed, message: "gzip: header"},
-	{name: "zstd", handler: func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Encoding", "zstd")
+	{name: "brotli", handler: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "br")
 		fmt.Fprint(w, "a 1\n")
-	}, reason: schedule.ReasonMalformed, message: `"zstd"`},
+	}, reason: schedule.ReasonMalformed, message: `"br"`},
 	{name: "slow drip", handler: func(w http.ResponseWriter, r *http.Request) {
 		for {
 			fmt.Fprint(w, "a 1\n")
