@@ -301,9 +301,7 @@ func (b *book) enter(list []*registryv1.Collector, now time.Time) {
 	}
 	b.Metrics.Known.Set(float64(len(b.peers)))
 	b.mu.Unlock()
-	for _, p := range stale {
-		p.disconnect()
-	}
+	disconnect(stale)
 }
 
 // missing takes out those that are not named for too long.
@@ -326,9 +324,17 @@ func (b *book) close() {
 	b.closed = true
 	peers := slices.Collect(maps.Values(b.peers))
 	b.mu.Unlock()
+	disconnect(peers)
+}
+
+// disconnect ends connections all at once: a goodbye to a host that stands still
+// takes seconds.
+func disconnect(peers []*peer) {
+	var all sync.WaitGroup
 	for _, p := range peers {
-		p.disconnect()
+		all.Go(p.disconnect)
 	}
+	all.Wait()
 }
 
 // connection is the connection to the peer, which is kept.
