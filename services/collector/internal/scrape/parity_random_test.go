@@ -98,7 +98,7 @@ func (w writer) families() (all []*dto.MetricFamily) {
 		}
 		f := &dto.MetricFamily{Name: &name, Type: w.kind(name).Enum()}
 		if w.one(2, "help") {
-			f.Help = proto.String(rapid.SampledFrom([]string{"Help.", "Other \"help\"\n\\.", ""}).Draw(w.T, "text"))
+			f.Help = new(rapid.SampledFrom([]string{"Help.", "Other \"help\"\n\\.", ""}).Draw(w.T, "text"))
 		}
 		for _, labels := range [][]*dto.LabelPair{nil, {pair("x", "1")}, {pair("job", "own"), pair("x", "ü\"\n\\")}, {pair("exported_job", "e"), pair("instance", "i"), pair("job", "own")}} {
 			// Prometheus loses the exemplars of the second native histogram.
@@ -147,9 +147,9 @@ func (w writer) metric(kind dto.MetricType, labels []*dto.LabelPair) *dto.Metric
 	if w.one(6, "with a time stamp") {
 		// No time that another collection has: what the store refuses, Prometheus
 		// does not count as new.
-		m.TimestampMs = proto.Int64(w.ms - rapid.SampledFrom([]int64{0, 1, 5000, 40002}).Draw(w.T, "age"))
+		m.TimestampMs = new(w.ms - rapid.SampledFrom([]int64{0, 1, 5000, 40002}).Draw(w.T, "age"))
 	}
-	v := proto.Float64(rapid.SampledFrom([]float64{0, 1, 2, 3.5, 1e9, -1}).Draw(w.T, "value"))
+	v := new(rapid.SampledFrom([]float64{0, 1, 2, 3.5, 1e9, -1}).Draw(w.T, "value"))
 	switch kind {
 	case dto.MetricType_COUNTER:
 		m.Counter = &dto.Counter{Value: v, Exemplar: w.exemplar()}
@@ -157,7 +157,7 @@ func (w writer) metric(kind dto.MetricType, labels []*dto.LabelPair) *dto.Metric
 	case dto.MetricType_SUMMARY:
 		m.Summary = &dto.Summary{SampleCount: proto.Uint64(3), SampleSum: v}
 		for _, q := range []float64{0.5, 1} {
-			m.Summary.Quantile = append(m.Summary.Quantile, &dto.Quantile{Quantile: proto.Float64(q), Value: v})
+			m.Summary.Quantile = append(m.Summary.Quantile, &dto.Quantile{Quantile: new(q), Value: v})
 		}
 	case dto.MetricType_HISTOGRAM:
 		m.Histogram = w.histogram()
@@ -173,24 +173,24 @@ func (w writer) metric(kind dto.MetricType, labels []*dto.LabelPair) *dto.Metric
 // floats.
 func (w writer) histogram() *dto.Histogram {
 	n := uint64(w.number(0, 5, "count"))
-	h := &dto.Histogram{SampleCount: proto.Uint64(2 * n), SampleSum: proto.Float64(3), Bucket: []*dto.Bucket{
-		{CumulativeCount: &n, UpperBound: proto.Float64(0.5), Exemplar: w.exemplar()},
-		{CumulativeCount: proto.Uint64(2 * n), UpperBound: proto.Float64(2), Exemplar: w.exemplar()},
+	h := &dto.Histogram{SampleCount: new(2 * n), SampleSum: proto.Float64(3), Bucket: []*dto.Bucket{
+		{CumulativeCount: &n, UpperBound: new(0.5), Exemplar: w.exemplar()},
+		{CumulativeCount: new(2 * n), UpperBound: proto.Float64(2), Exemplar: w.exemplar()},
 	}}
 	if !w.native {
 		return h
 	}
 	spans := []*dto.BucketSpan{
-		{Offset: proto.Int32(int32(w.number(-2, 2, "offset"))), Length: proto.Uint32(1)},
-		{Offset: proto.Int32(int32(w.number(0, 2, "gap"))), Length: proto.Uint32(1)},
+		{Offset: new(int32(w.number(-2, 2, "offset"))), Length: proto.Uint32(1)},
+		{Offset: new(int32(w.number(0, 2, "gap"))), Length: proto.Uint32(1)},
 	}
-	schema := proto.Int32(int32(w.number(0, 1, "schema")))
+	schema := new(int32(w.number(0, 1, "schema")))
 	switch rapid.IntRange(0, 2).Draw(w.T, "nativeness") {
 	case 0:
 		h.Schema, h.PositiveSpan, h.PositiveDelta = schema, spans, []int64{int64(n), 0}
 	case 1:
 		h.Schema, h.NegativeSpan, h.NegativeCount = schema, spans, []float64{float64(n) + 0.5, float64(n)}
-		h.SampleCountFloat = proto.Float64(2*float64(n) + 0.5)
+		h.SampleCountFloat = new(2*float64(n) + 0.5)
 	}
 	for range rapid.IntRange(0, 3).Draw(w.T, "exemplars") {
 		if e := w.exemplar(); e != nil {
@@ -204,7 +204,7 @@ func (w writer) exemplar() *dto.Exemplar {
 	if w.one(2, "no exemplar") {
 		return nil
 	}
-	e := &dto.Exemplar{Value: proto.Float64(w.number(0, 3, "exemplar")), Label: []*dto.LabelPair{pair("id", fmt.Sprint(w.number(0, 3, "id")))}}
+	e := &dto.Exemplar{Value: new(w.number(0, 3, "exemplar")), Label: []*dto.LabelPair{pair("id", fmt.Sprint(w.number(0, 3, "id")))}}
 	if !w.one(3, "no time") {
 		ms := w.ms - int64(w.number(0, 20, "age"))*1000
 		e.Timestamp = &timestamppb.Timestamp{Seconds: ms / 1000}

@@ -158,8 +158,14 @@ var deliberate = map[string][]difference{
 		{`__name__="a", i="`, "", "step 16: stale", refused},
 		{`exemplars of {__name__="second", instance="node1:9100", job="node", x="2"`, "*", "", "Prometheus v0.315.0 loses the exemplars of all native histograms of a family but the first"},
 		{"n", `gauge "" ""`, `histogram "" ""`, "Prometheus keeps what a refused exposition told of a family"},
-		{"f", "*", "", longer}, {"gn", "*", "", longer}, {"hf", "*", "", longer}, {"none", "*", "", longer}, {"q", "*", "", longer},
-		{"second", "*", "", longer}, {"to_native", "*", "", longer}, {"u", "*", "", longer},
+		{"f", "*", "", longer},
+		{"gn", "*", "", longer},
+		{"hf", "*", "", longer},
+		{"none", "*", "", longer},
+		{"q", "*", "", longer},
+		{"second", "*", "", longer},
+		{"to_native", "*", "", longer},
+		{"u", "*", "", longer},
 	},
 }
 
