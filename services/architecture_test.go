@@ -41,6 +41,7 @@ const (
 
 	registryV1  = "gen/rollcall/registry/v1"
 	collectorV1 = "gen/rollcall/collector/v1"
+	producerV1  = "gen/rollcall/producer/v1"
 	storeV1     = "gen/rollcall/store/v1"
 
 	model = "github.com/prometheus/prometheus/model/"
@@ -78,12 +79,13 @@ var house = []room{
 	{"services/collector/internal/schedule", engine, nil},
 	{"services/collector/internal/follow", adapter, []string{registryV1}},
 	{"services/collector/internal/statefile", adapter, nil},
-	{"services/collector/internal/scrape", adapter, nil},
+	{"services/collector/internal/scrape", adapter, []string{producerV1}},
 	{"services/collector/internal/sink", adapter, nil},
 	{"services/collector/internal/query", adapter, nil},
+	{"services/collector/internal/peers", adapter, []string{registryV1, collectorV1}},
 	{"services/collector/internal/api", adapter, []string{collectorV1}},
 
-	{"services/producer", adapter, []string{registryV1}},
+	{"services/producer", adapter, []string{registryV1, producerV1}},
 
 	{"services/cmd/registry", command, nil},
 	{"services/cmd/collector", command, nil},

@@ -34,11 +34,12 @@
 //	      schedule/          engine    running collections, one for each producer of the applied set
 //	      follow/            adapter   one subscription at a time: dial, watch, back off, acknowledge
 //	      statefile/         adapter   the last sealed set on disk
-//	      scrape/            adapter   one pull of one producer over HTTP
+//	      scrape/            adapter   one pull of one producer, over HTTP or gRPC
 //	      sink/              adapter   where samples go: the embedded time series database
 //	      query/             adapter   Prometheus's query API over that database
+//	      peers/             adapter   the stores of all collectors as one: asks the others, answers them
 //	      api/               adapter   what a collector tells about itself, over gRPC
-//	  producer/              adapter   public: register a program as a producer, and keep it registered
+//	  producer/              adapter   public: register a program as a producer, and answer collectors
 //	  cmd/
 //	    registry/            main      the registry's process
 //	    collector/           main      a collector's process

@@ -1,5 +1,6 @@
 // Package producer registers a metrics endpoint with Rollcall, and keeps it
-// registered, for the program that has the endpoint.
+// registered, for the program that has the endpoint. Identify and Expose make an
+// endpoint tell which producer it is; the second one speaks gRPC.
 //
 // Its invariant: a registration is repeated until the registry has taken it, and
 // renewed for as long as Keep runs; ending Keep takes nothing off the roll.

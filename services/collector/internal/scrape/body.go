@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 )
 
 // A budget is a number of bytes that all collections share. Nobody waits for
@@ -16,9 +18,18 @@ type budget struct {
 	gauge prometheus.Gauge
 }
 
+// largeTake is what is not small any more: an eighth of the budget is kept for
+// smaller ones, so that no number of producers with large bodies leaves none for
+// those with small ones.
+const largeTake = 128 << 10
+
 // take reports whether n more bytes may be held; if so, give them back.
 func (b *budget) take(n int64) bool {
-	if used := b.used.Add(n); used > b.limit {
+	limit := b.limit
+	if n > largeTake {
+		limit -= limit / 8
+	}
+	if used := b.used.Add(n); used > limit {
 		b.used.Add(-n)
 		return false
 	}
@@ -29,6 +40,11 @@ func (b *budget) take(n int64) bool {
 func (b *budget) give(n int64) {
 	b.used.Add(-n)
 	b.gauge.Sub(float64(n))
+}
+
+// over says that the budget is used up.
+func (b *budget) over() *failure {
+	return fail(schedule.ReasonBudget, "running collections hold the %d bytes that they may hold together", b.limit)
 }
 
 const (
@@ -82,18 +98,24 @@ func (d *body) box() {
 // room returns where to read on, at least one byte, or false when the budget
 // does not allow more.
 func (d *body) room() ([]byte, bool) {
-	if len(d.b) < cap(d.b)-1 {
-		return d.b[len(d.b) : cap(d.b)-1], true
-	}
-	if d.class+1 >= bufferClasses || !d.from.budget.take(bufferSize(d.class+1)) {
+	if len(d.b) >= cap(d.b)-1 && !d.grow() {
 		return nil, false
+	}
+	return d.b[len(d.b) : cap(d.b)-1], true
+}
+
+// grow moves the body to a buffer of twice the size, or answers false when the
+// budget does not allow it.
+func (d *body) grow() bool {
+	if d.class+1 >= bufferClasses || !d.from.budget.take(bufferSize(d.class+1)) {
+		return false
 	}
 	old := *d
 	d.class++
 	d.box()
 	d.b = append(d.b, old.b...)
 	old.release()
-	return d.b[len(d.b) : cap(d.b)-1], true
+	return true
 }
 
 // release gives the buffer and its share of the budget back. Nothing may point

@@ -64,9 +64,10 @@ func TestRequest(t *testing.T) {
 		r.good(r.open(a))
 		req := <-r.requests
 		for name, want := range map[string]string{
-			"Accept": "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5," +
+			"Accept": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8;q=0.7," +
+				"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5," +
 				"text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
-			"Accept-Encoding":                     "gzip",
+			"Accept-Encoding":                     "zstd,gzip;q=0.9",
 			"User-Agent":                          "agent/1",
 			"X-Prometheus-Scrape-Timeout-Seconds": "1.5",
 			"Rollcall-Collector":                  "c7",
@@ -168,7 +169,13 @@ func TestContentTypes(t *testing.T) {
 		{contentType: "text/html", body: "<html>", odd: true, reason: schedule.ReasonMalformed},
 		{contentType: ";;;", body: text, odd: true},
 		{contentType: "application/json", body: text, odd: true},
-		{contentType: "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited", body: "\x0a\x05", odd: true, reason: schedule.ReasonMalformed},
+		{contentType: protobuf, body: messages(one)},
+		{contentType: "application/vnd.google.protobuf", body: messages(one)},
+		{contentType: protobuf, body: "\x0a\x05", reason: schedule.ReasonMalformed},
+		{contentType: protobuf, body: text, reason: schedule.ReasonMalformed},
+		{contentType: "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=text", body: text, odd: true},
+		{contentType: "application/vnd.google.protobuf; proto=another", body: text, odd: true},
+		{contentType: "", fallback: assignment.FormatProtobuf, body: messages(one), odd: true},
 		{contentType: "application/openmetrics-text; version=2.0.0", body: text, odd: true},
 		{contentType: "", fallback: assignment.FormatOpenMetrics, body: om, odd: true},
 		{contentType: "", fallback: assignment.FormatOpenMetrics, body: text, odd: true, reason: schedule.ReasonMalformed},

@@ -69,7 +69,7 @@ func (c *Collection) Metadata() iter.Seq2[string, metadata.Metadata] {
 // Update takes a changed assignment. Where it changes the series, those of
 // before get their stale markers at the next collection.
 func (c *Collection) Update(a *assignment.Assignment) error {
-	t, err := compile(a, c.scraper.limits)
+	t, err := compile(a, c.scraper.setup.Load())
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (answ
 	}
 	r := reading{
 		scratch: sc, target: t, cache: &c.cache, families: &c.families, reserved: c.report[:],
-		at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
+		budget: &c.scraper.budget, at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
 	}
 	return ans, c.read(&r, ans)
 }
@@ -164,6 +164,10 @@ func (c *Collection) read(r *reading, ans answer) *failure {
 	if !known {
 		c.scraper.metrics.fallbacks.Inc()
 	}
+	if f := checkEnd(ans, format); f != nil {
+		return f
+	}
+	c.cache.speak(format == assignment.FormatProtobuf)
 	c.families.mu.Lock()
 	defer c.families.mu.Unlock()
 	if f := r.read(ans.body.b, format); f != nil {
@@ -292,6 +296,7 @@ func (s *Scraper) scratch() *scratch {
 }
 
 func (s *Scraper) release(sc *scratch) {
+	s.budget.give(sc.charged)
 	sc.reset()
 	s.scratches.Put(sc)
 }

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -36,6 +36,9 @@ type scratch struct {
 	builder  *labels.Builder
 	exposed  labels.Labels
 	exemplar exemplar.Exemplar
+
+	// charged is what the batch's histograms and exemplars have of the budget.
+	charged int64
 
 	// Counts of the running pass.
 	samples, added, duplicates, ahead, badExemplars int
@@ -70,9 +73,16 @@ type reading struct {
 	families *families
 	reserved []*track
 	parser   textparse.Parser
+	budget   *budget
 	family   *family // of the last line of metadata
 	at       int64   // ms
 	latest   int64   // ms; time stamps may not be later
+	spelled  int64   // bytes of all series as they are spelled
+
+	// Of a protobuf exposition: what was found before, and how many native
+	// histograms the parser has given.
+	scale   scale
+	natives int
 }
 
 // formatOf is the format that a Content-Type tells; false when it tells none
@@ -86,18 +96,31 @@ func formatOf(contentType string) (assignment.Format, bool) {
 		return assignment.FormatPrometheusText, true
 	case media == "application/openmetrics-text" && params["version"] != "2.0.0":
 		return assignment.FormatOpenMetrics, true
+	case media == "application/vnd.google.protobuf" &&
+		either(params["proto"], "io.prometheus.client.MetricFamily") && either(params["encoding"], "delimited"):
+		return assignment.FormatProtobuf, true
 	default:
 		return assignment.FormatUnspecified, false
 	}
 }
 
-// newParser makes the parser for a format. The body needs one byte of spare
+// either reports whether a parameter is the one that is read here, or not told.
+func either(param, want string) bool { return param == "" || param == want }
+
+// newParser makes the parser for a format. A text needs one byte of spare
 // capacity, or it is copied.
+//
+// Of a histogram that is both, the classic half is left out, and _created lines
+// of OpenMetrics are series like others: Prometheus does both by default.
 func newParser(b []byte, format assignment.Format) textparse.Parser {
-	if format == assignment.FormatOpenMetrics {
+	switch format {
+	case assignment.FormatOpenMetrics:
 		return textparse.NewOpenMetricsParser(b, labels.NewSymbolTable())
+	case assignment.FormatProtobuf:
+		return textparse.NewProtobufParser(b, false, false, false, false, labels.NewSymbolTable())
+	default:
+		return textparse.NewPromParser(b, labels.NewSymbolTable(), false)
 	}
-	return textparse.NewPromParser(b, labels.NewSymbolTable(), false)
 }
 
 // read parses an exposition into the batch. After a failure, the caller
@@ -106,12 +129,12 @@ func (r *reading) read(b []byte, format assignment.Format) *failure {
 	if len(b) == 0 {
 		return nil // Nothing to tell, in any format.
 	}
-	// The text parser takes this byte for the end, and what follows is lost.
-	if bytes.IndexByte(b, 0) >= 0 {
-		return fail(schedule.ReasonMalformed, "a zero byte")
+	check := r.checkText
+	if format == assignment.FormatProtobuf {
+		check = r.checkProtobuf
 	}
-	if lineOver(b, r.target.limits.LineBytes) {
-		return fail(schedule.ReasonTooLarge, "a line of more than %d bytes", r.target.limits.LineBytes)
+	if f := check(b); f != nil {
+		return f
 	}
 	r.parser = newParser(b, format)
 	for {
@@ -128,6 +151,35 @@ func (r *reading) read(b []byte, format assignment.Format) *failure {
 	}
 }
 
+// checkText judges a text before it is parsed.
+func (r *reading) checkText(b []byte) *failure {
+	// The text parser takes this byte for the end, and what follows is lost.
+	if bytes.IndexByte(b, 0) >= 0 {
+		return fail(schedule.ReasonMalformed, "a zero byte")
+	}
+	if lineOver(b, r.target.limits.LineBytes) {
+		return fail(schedule.ReasonTooLarge, "a line of more than %d bytes", r.target.limits.LineBytes)
+	}
+	return nil
+}
+
+// checkProtobuf judges messages before they are parsed, and takes what they will
+// be in memory out of the budget.
+func (r *reading) checkProtobuf(b []byte) *failure {
+	r.scale = scale{limits: r.target.limits}
+	if f := r.scale.weigh(b); f != nil {
+		if f.reason == schedule.ReasonTooManySamples {
+			r.samples = r.scale.metrics
+		}
+		return f
+	}
+	if !r.budget.take(r.scale.decoded) {
+		return r.budget.over()
+	}
+	r.charged += r.scale.decoded
+	return nil
+}
+
 // next is the parser's Next. Its lexer is made by a generator, its input by
 // anybody: a panic is one more kind of malformed.
 func (r *reading) next() (entry textparse.Entry, err error) {
@@ -142,7 +194,13 @@ func (r *reading) next() (entry textparse.Entry, err error) {
 func (r *reading) entry(entry textparse.Entry) *failure {
 	switch entry {
 	case textparse.EntrySeries:
-		return r.sample()
+		if f := r.count(); f != nil {
+			return f
+		}
+		raw, stamp, v := r.parser.Series()
+		return r.sample(raw, stamp, v, nil)
+	case textparse.EntryHistogram:
+		return r.histogram()
 	case textparse.EntryType:
 		name, typ := r.parser.Type()
 		r.family = r.families.setType(name, typ, r.cache.pass)
@@ -156,6 +214,9 @@ func (r *reading) entry(entry textparse.Entry) *failure {
 		return r.checkFamily(name, nil)
 	case textparse.EntryUnit:
 		name, unit := r.parser.Unit()
+		if f := r.checkFamily(name, unit); f != nil {
+			return f
+		}
 		r.family = r.families.setUnit(name, unit, r.cache.pass)
 		return r.checkFamily(name, nil)
 	case textparse.EntryComment:
@@ -165,12 +226,13 @@ func (r *reading) entry(entry textparse.Entry) *failure {
 	}
 }
 
-func (r *reading) checkFamily(name, help []byte) *failure {
+// checkFamily judges a family's name and its HELP or UNIT.
+func (r *reading) checkFamily(name, text []byte) *failure {
 	if limit := r.target.limits.LabelValueBytes; len(name) > limit {
 		return fail(schedule.ReasonTooLarge, "a metric name of %d bytes, at most %d are allowed", len(name), limit)
 	}
-	if len(help) > maxHelp {
-		return fail(schedule.ReasonTooLarge, "the help of %.50s has %d bytes, at most %d are allowed", name, len(help), maxHelp)
+	if len(text) > maxHelp {
+		return fail(schedule.ReasonTooLarge, "the help or unit of %.50s has %d bytes, at most %d are allowed", name, len(text), maxHelp)
 	}
 	if limit := r.target.limits.Samples; r.families.seen > limit {
 		return fail(schedule.ReasonTooManySamples, "more than %d metric families", limit)
@@ -178,12 +240,27 @@ func (r *reading) checkFamily(name, help []byte) *failure {
 	return nil
 }
 
-// sample takes one sample.
-func (r *reading) sample() *failure {
+// count counts one more sample.
+func (r *reading) count() *failure {
 	if r.samples++; r.samples > r.target.limits.Samples {
 		return fail(schedule.ReasonTooManySamples, "more than %d samples", r.target.limits.Samples)
 	}
-	raw, stamp, v := r.parser.Series()
+	return nil
+}
+
+// shown is a spelling for people: the protobuf parser separates by a byte that
+// no text has.
+func shown(raw []byte) string {
+	return strings.ReplaceAll(string(raw[:min(len(raw), 100)]), "\xff", " ")
+}
+
+// sample takes one sample: a value, or a histogram in extra.
+func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extra) *failure {
+	// In protobuf the thousands of buckets of one metric share its labels, and in
+	// memory each has them.
+	if r.spelled += int64(len(raw)); r.spelled > r.target.limits.BodyBytes {
+		return fail(schedule.ReasonTooLarge, "series of more than %d bytes", r.target.limits.BodyBytes)
+	}
 	if r.target.assignment.IgnoreTimestamps {
 		stamp = nil
 	}
@@ -210,8 +287,8 @@ func (r *reading) sample() *failure {
 		return nil
 	}
 	r.describe(tr)
-	s := sample.Sample{Series: tr.series, Time: at, Value: v}
-	f := r.takeExemplar(&s)
+	s := sample.Sample{Series: tr.series, Time: at, Value: v, Extra: extra}
+	f := r.takeExemplars(&s)
 	r.batch.Samples = append(r.batch.Samples, s)
 	return f
 }
@@ -224,20 +301,20 @@ func (r *reading) newSeries(raw []byte) (*track, *failure) {
 	limits := r.target.limits
 	// Empty ones count here: dropping many of them takes very long.
 	if n := r.exposed.Len(); n > limits.Labels {
-		return nil, fail(schedule.ReasonTooLarge, "a series of %d labels, at most %d are allowed: %.100s", n, limits.Labels, raw)
+		return nil, fail(schedule.ReasonTooLarge, "a series of %d labels, at most %d are allowed: %s", n, limits.Labels, shown(raw))
 	}
 	if name, twice := r.exposed.HasDuplicateLabelNames(); twice {
-		return nil, fail(schedule.ReasonMalformed, "label %.50q occurs twice in %.100s", name, raw)
+		return nil, fail(schedule.ReasonMalformed, "label %.50q occurs twice in %s", name, shown(raw))
 	}
 	set := r.target.merge(r.builder, r.exposed)
 	if n := set.Len(); n > limits.Labels {
-		return nil, fail(schedule.ReasonTooLarge, "a series of %d labels with the producer's own, at most %d are allowed: %.100s", n, limits.Labels, raw)
+		return nil, fail(schedule.ReasonTooLarge, "a series of %d labels with the producer's own, at most %d are allowed: %s", n, limits.Labels, shown(raw))
 	}
 	if err := checkSizes(set, limits); err != nil {
 		return nil, fail(schedule.ReasonTooLarge, "%v", err)
 	}
 	if !set.Has(model.MetricNameLabel) || !set.IsValid(model.UTF8Validation) {
-		return nil, fail(schedule.ReasonMalformed, "a bad name of a metric or label: %.100s", raw)
+		return nil, fail(schedule.ReasonMalformed, "a bad name of a metric or label: %s", shown(raw))
 	}
 	tr, added := r.cache.add(raw, set, r.reserved, r.scratch)
 	if added {
@@ -276,49 +353,4 @@ func (r *reading) describe(tr *track) {
 		return
 	}
 	tr.series = &sample.Series{Labels: tr.series.Labels, Hash: tr.series.Hash, Meta: r.family.meta}
-}
-
-// takeExemplar takes the sample's exemplar, if there is one that can be stored.
-func (r *reading) takeExemplar(s *sample.Sample) *failure {
-	found, err := r.parseExemplar()
-	if err != nil {
-		return fail(schedule.ReasonMalformed, "%v", err)
-	}
-	if !found {
-		return nil
-	}
-	e := r.exemplar
-	if !e.HasTs {
-		e.Ts = s.Time
-	}
-	if e.Ts > r.latest || !validExemplar(e.Labels) {
-		r.badExemplars++
-		return nil
-	}
-	s.Extra = &sample.Extra{Exemplars: []exemplar.Exemplar{e}}
-	return nil
-}
-
-// parseExemplar is the parser's Exemplar, into exemplar.
-func (r *reading) parseExemplar() (found bool, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			found, err = false, fmt.Errorf("the parser failed: %v", p)
-		}
-	}()
-	r.exemplar = exemplar.Exemplar{}
-	return r.parser.Exemplar(&r.exemplar), nil
-}
-
-// validExemplar checks an exemplar's labels: names and values in UTF-8, no
-// name twice, and no more characters in all than OpenMetrics allows.
-func validExemplar(set labels.Labels) bool {
-	if _, twice := set.HasDuplicateLabelNames(); twice || !set.IsValid(model.UTF8Validation) {
-		return false
-	}
-	runes := 0
-	set.Range(func(l labels.Label) {
-		runes += utf8.RuneCountInString(l.Name) + utf8.RuneCountInString(l.Value)
-	})
-	return runes <= exemplar.ExemplarMaxLabelSetLength
 }

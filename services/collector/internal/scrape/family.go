@@ -139,7 +139,12 @@ func (fam *family) covers(metric string) bool {
 	case model.MetricTypeHistogram:
 		return rest == "_bucket" || rest == "_sum" || rest == "_count"
 	case model.MetricTypeGaugeHistogram:
-		return rest == "_bucket" || rest == "_gsum" || rest == "_gcount"
+		switch rest {
+		case "_bucket", "_gsum", "_gcount", "_sum", "_count": // OpenMetrics, protobuf
+			return true
+		default:
+			return false
+		}
 	case model.MetricTypeSummary:
 		return rest == "_sum" || rest == "_count"
 	default:

@@ -20,8 +20,13 @@ type Limits struct {
 	LabelValueBytes int
 
 	// LineBytes is the most bytes of one line of an exposition. It is raised
-	// where a label value may be longer.
+	// where a label value may be longer. In protobuf it bounds what would be on
+	// one line.
 	LineBytes int
+
+	// NativeBuckets is the most spans and buckets of one native histogram. It is
+	// one sample, however large it is.
+	NativeBuckets int
 }
 
 // maxLabelValue bounds what an assignment may allow: the store's own encoding
@@ -29,7 +34,7 @@ type Limits struct {
 const maxLabelValue = 1 << 20
 
 // DefaultLimits are 16 MiB, 50,000 samples, 64 labels, names of 4 KiB, values of
-// 16 KiB and lines of 1 MiB.
+// 16 KiB, lines of 1 MiB and 10,000 buckets of a native histogram.
 func DefaultLimits() Limits {
 	return Limits{
 		BodyBytes:       16 << 20,
@@ -38,6 +43,7 @@ func DefaultLimits() Limits {
 		LabelNameBytes:  4 << 10,
 		LabelValueBytes: 16 << 10,
 		LineBytes:       1 << 20,
+		NativeBuckets:   10_000,
 	}
 }
 
@@ -49,6 +55,7 @@ func (l Limits) orElse(other Limits) Limits {
 	l.LabelNameBytes = positive(l.LabelNameBytes, other.LabelNameBytes)
 	l.LabelValueBytes = min(positive(l.LabelValueBytes, other.LabelValueBytes), maxLabelValue)
 	l.LineBytes = positive(l.LineBytes, other.LineBytes)
+	l.NativeBuckets = positive(l.NativeBuckets, other.NativeBuckets)
 	return l
 }
 

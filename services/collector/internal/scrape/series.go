@@ -39,6 +39,11 @@ type spelling struct {
 type cache struct {
 	spellings map[string]*spelling
 
+	// binary says that the spellings are those of protobuf, whose names can be any
+	// text: the name a{b="c"} there is spelled as the series a with a label is in
+	// the text formats.
+	binary bool
+
 	// tracks are those of all spellings, and live ones whose spelling is gone.
 	tracks []*track
 
@@ -55,6 +60,14 @@ type fresh struct {
 func (c *cache) begin() {
 	c.pass++
 	c.hits = 0
+}
+
+// speak forgets spellings of the other kind. Their series are found again by
+// their labels.
+func (c *cache) speak(binary bool) {
+	if c.binary != binary {
+		c.binary, c.spellings = binary, nil
+	}
 }
 
 // find returns the track of a spelling, nil when it is not known.

@@ -6,6 +6,9 @@ import (
 	"github.com/prometheus/prometheus/storage"
 )
 
+// errInvalid says that a histogram contradicts itself.
+var errInvalid = errors.New("an invalid histogram")
+
 // Refused counts what the store did not take of a batch whose rest it took.
 type Refused struct {
 	// OutOfOrder samples came after a newer one of their series and outside of
@@ -22,12 +25,15 @@ type Refused struct {
 	// TooNew samples lie more than ten minutes in the future.
 	TooNew int
 
+	// Invalid samples are histograms that contradict themselves.
+	Invalid int
+
 	// Exemplars counts exemplars; their samples were stored.
 	Exemplars int
 }
 
 // Samples is the number of samples refused, for whatever reason.
-func (r Refused) Samples() int { return r.OutOfOrder + r.Duplicate + r.TooOld + r.TooNew }
+func (r Refused) Samples() int { return r.OutOfOrder + r.Duplicate + r.TooOld + r.TooNew + r.Invalid }
 
 // byReason has every reason under its name in the metric.
 func (r Refused) byReason() map[string]int {
@@ -36,6 +42,7 @@ func (r Refused) byReason() map[string]int {
 		"duplicate":    r.Duplicate,
 		"too_old":      r.TooOld,
 		"too_new":      r.TooNew,
+		"invalid":      r.Invalid,
 	}
 }
 
@@ -49,6 +56,8 @@ func (r *Refused) add(err error) bool {
 		r.OutOfOrder++
 	case errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
 		r.Duplicate++
+	case errors.Is(err, errInvalid):
+		r.Invalid++
 	case errors.Is(err, storage.ErrOutOfBounds), errors.Is(err, storage.ErrTooOldSample):
 		r.TooOld++
 	default:

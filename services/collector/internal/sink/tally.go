@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/prometheus/prometheus/storage"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 )
 
 // maxTallyIndex bounds what a tally keeps for the next batch.
@@ -30,11 +32,36 @@ type tallied struct {
 	ref   storage.SeriesRef
 	time  int64
 	value float64
+	extra *sample.Extra // with a histogram, or nil
+}
+
+// same reports whether two samples of one time are one and the same.
+func (s tallied) same(o tallied) bool {
+	switch {
+	case s.extra == nil && o.extra == nil:
+		return math.Float64bits(s.value) == math.Float64bits(o.value)
+	case s.extra == nil || o.extra == nil:
+		return false
+	case s.extra.Histogram != nil:
+		return s.extra.Histogram.Equals(o.extra.Histogram)
+	default:
+		return s.extra.FloatHistogram.Equals(o.extra.FloatHistogram)
+	}
+}
+
+// tallyOf is a sample under the store's reference.
+func tallyOf(ref storage.SeriesRef, s *sample.Sample) tallied {
+	all := tallied{ref: ref, time: s.Time, value: s.Value}
+	if e := s.Extra; e != nil && (e.Histogram != nil || e.FloatHistogram != nil) {
+		all.value, all.extra = 0, e
+	}
+	return all
 }
 
 // check refuses a sample that the commit would drop for one that is in the
 // transaction already. A ref of zero is a new series.
-func (t *tally) check(ref storage.SeriesRef, time int64, value float64) error {
+func (t *tally) check(s tallied) error {
+	ref := s.ref
 	if ref == 0 || ref > t.highest {
 		return nil
 	}
@@ -47,9 +74,9 @@ func (t *tally) check(ref storage.SeriesRef, time int64, value float64) error {
 	}
 	newest := t.samples[i]
 	switch {
-	case newest.time == time && math.Float64bits(newest.value) != math.Float64bits(value):
+	case newest.time == s.time && !newest.same(s):
 		return storage.ErrDuplicateSampleForTimestamp
-	case newest.time > time && !t.takesOlder:
+	case newest.time > s.time && !t.takesOlder:
 		return storage.ErrOutOfOrderSample
 	default:
 		return nil
@@ -57,9 +84,9 @@ func (t *tally) check(ref storage.SeriesRef, time int64, value float64) error {
 }
 
 // add takes a sample that the transaction took.
-func (t *tally) add(ref storage.SeriesRef, time int64, value float64) {
-	t.samples = append(t.samples, tallied{ref, time, value})
-	t.highest = max(t.highest, ref)
+func (t *tally) add(s tallied) {
+	t.samples = append(t.samples, s)
+	t.highest = max(t.highest, s.ref)
 	if t.indexed {
 		t.put(len(t.samples) - 1)
 	}
@@ -84,6 +111,7 @@ func (t *tally) put(i int) {
 
 // reset makes the tally ready for another batch.
 func (t *tally) reset() {
+	clear(t.samples) // They hold histograms.
 	t.samples = t.samples[:0]
 	t.highest = 0
 	t.indexed = false

@@ -11,7 +11,7 @@ import (
 // The tally answers as a plain map does, whatever the order of references.
 func TestTallyIsAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		tallied := &tally{takesOlder: rapid.Bool().Draw(t, "takes older")}
+		tally := &tally{takesOlder: rapid.Bool().Draw(t, "takes older")}
 		for range rapid.IntRange(1, 3).Draw(t, "batches") {
 			type newest struct {
 				time  int64
@@ -28,22 +28,23 @@ func TestTallyIsAMap(t *testing.T) {
 					switch {
 					case old.time == time && old.value != value:
 						want = storage.ErrDuplicateSampleForTimestamp
-					case old.time > time && !tallied.takesOlder:
+					case old.time > time && !tally.takesOlder:
 						want = storage.ErrOutOfOrderSample
 					}
 				}
-				if got := tallied.check(ref, time, value); !errors.Is(got, want) {
-					t.Fatalf("check(%d, %d, %v) = %v, want %v", ref, time, value, got, want)
+				one := tallied{ref: ref, time: time, value: value}
+				if got := tally.check(one); !errors.Is(got, want) {
+					t.Fatalf("check(%+v) = %v, want %v", one, got, want)
 				}
 				if want != nil || ref == 0 {
 					continue
 				}
-				tallied.add(ref, time, value)
+				tally.add(one)
 				if old, ok := model[ref]; !ok || old.time <= time {
 					model[ref] = newest{time, value}
 				}
 			}
-			tallied.reset()
+			tally.reset()
 		}
 	})
 }

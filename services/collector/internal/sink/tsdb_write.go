@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
 
@@ -94,7 +95,8 @@ func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sampl
 			ref, _ = g.GetRef(s.Series.Labels, s.Series.Hash)
 		}
 	}
-	if err := seen.check(ref, s.Time, s.Value); err != nil {
+	mine := tallyOf(ref, s)
+	if err := seen.check(mine); err != nil {
 		return err
 	}
 	opts := storage.AOptions{
@@ -102,20 +104,42 @@ func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sampl
 		// of its series ends nothing: somebody else goes on with it.
 		RejectOutOfOrder: value.IsStaleNaN(s.Value),
 	}
-	var extra sample.Extra
-	if s.Extra != nil {
-		extra = *s.Extra
+	var h *histogram.Histogram
+	var fh *histogram.FloatHistogram
+	if e := s.Extra; e != nil {
+		h, fh = owned(e.Histogram), owned(e.FloatHistogram)
+		opts.Exemplars = stamped(e.Exemplars, s.Time)
 	}
-	opts.Exemplars = stamped(extra.Exemplars, s.Time)
-	got, err := app.Append(ref, s.Series.Labels, 0, s.Time, s.Value, extra.Histogram, extra.FloatHistogram, opts)
+	got, err := app.Append(ref, s.Series.Labels, 0, s.Time, s.Value, h, fh, opts)
 	if got == 0 {
-		return err
+		return blame(err, h, fh)
 	}
 	if got != known {
 		s.Series.Ref.Store(t.mark | uint64(got))
 	}
-	seen.add(got, s.Time, s.Value)
+	mine.ref = got
+	seen.add(mine)
 	return err
+}
+
+// blame tells of an error whether it is the histogram's: the store has a dozen of
+// these and no common word for them.
+func blame(err error, h *histogram.Histogram, fh *histogram.FloatHistogram) error {
+	if h != nil && h.Validate() != nil || fh != nil && fh.Validate() != nil {
+		return errors.Join(errInvalid, err)
+	}
+	return err
+}
+
+// owned is a histogram for the store: it keeps the last one of each series, and
+// gives it the buckets of those before it. It puts other slices in the place of
+// these and does not write into them.
+func owned[H any](h *H) *H {
+	if h == nil {
+		return nil
+	}
+	mine := *h
+	return &mine
 }
 
 // stamped gives exemplars without a time of their own that of the sample.
