@@ -37,6 +37,7 @@
 //	      scrape/            adapter   one pull of one producer, over HTTP or gRPC
 //	      sink/              adapter   where samples go: the embedded time series database
 //	      query/             adapter   Prometheus's query API over that database
+//	      peers/             adapter   the stores of all collectors as one: asks the others, answers them
 //	      api/               adapter   what a collector tells about itself, over gRPC
 //	  producer/              adapter   public: register a program as a producer, and answer collectors
 //	  cmd/

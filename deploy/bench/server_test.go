@@ -27,7 +27,10 @@ import (
 const roleVariable = "ROLLCALL_BENCH_SERVER"
 
 func TestMain(m *testing.M) {
-	serve := map[string]func(ctx context.Context, dir string) error{"registry": serveRegistry, "etcd": serveEtcd}[os.Getenv(roleVariable)]
+	serve := map[string]func(ctx context.Context, dir string) error{
+		"registry": serveRegistry, "etcd": serveEtcd,
+		"collector": serveCollector, "collector-discarding": serveDiscarding, "exposers": serveExposers,
+	}[os.Getenv(roleVariable)]
 	if serve == nil {
 		os.Exit(m.Run())
 	}
@@ -89,6 +92,7 @@ func serveEtcd(ctx context.Context, dir string) error {
 type server struct {
 	address string
 	web     string // where metrics are, if anywhere
+	profile string // where profiles are, if anywhere
 	process *exec.Cmd
 	conn    *grpc.ClientConn // of client
 }
@@ -108,7 +112,13 @@ func (s *server) stop() {
 // startIn is start with the data in a directory.
 func startIn(b *testing.B, role, dir string) *server {
 	b.Helper()
-	cmd := exec.Command(os.Args[0], dir)
+	return startWith(b, role, dir)
+}
+
+// startWith is startIn with arguments.
+func startWith(b *testing.B, role, dir string, args ...string) *server {
+	b.Helper()
+	cmd := exec.Command(os.Args[0], append(args, dir)...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -123,8 +133,8 @@ func startIn(b *testing.B, role, dir string) *server {
 	if err != nil {
 		b.Fatalf("%s did not start: %v", role, err)
 	}
-	addresses := append(strings.Fields(line), "")
-	s := &server{address: addresses[0], web: addresses[1], process: cmd}
+	addresses := append(strings.Fields(line), "", "")
+	s := &server{address: addresses[0], web: addresses[1], profile: addresses[2], process: cmd}
 	b.Cleanup(s.stop)
 	for {
 		conn, err := net.DialTimeout("tcp", s.address, time.Second)

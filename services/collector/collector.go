@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,6 +23,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/api"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/follow"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/membership"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/peers"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
@@ -103,8 +103,10 @@ type Config struct {
 	Logger  *slog.Logger
 	Metrics *prometheus.Registry
 
-	// DialRegistry and DialProducer make connections; nil: TCP.
+	// DialRegistry, DialPeer (to the other collectors) and DialProducer make
+	// connections; nil: TCP.
 	DialRegistry func(ctx context.Context, address string) (net.Conn, error)
+	DialPeer     func(ctx context.Context, address string) (net.Conn, error)
 	DialProducer func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Sink, if set, is used in place of the embedded store; there are no
@@ -125,7 +127,6 @@ const (
 	DefaultRetention    = 15 * 24 * time.Hour
 	DefaultStopGrace    = 10 * time.Second
 	outOfOrderWindow    = 10 * time.Minute
-	selfDelay           = time.Second
 )
 
 // A Collector is one collector process.
@@ -139,6 +140,7 @@ type Collector struct {
 	schedule *schedule.Schedule
 	members  *membership.Membership
 	follower *follow.Follower
+	fleet    *peers.Fleet // nil with Config.Sink
 	server   *grpc.Server
 	web      *http.ServeMux
 }
@@ -234,6 +236,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 		Collections:  k.schedule,
 		Subscription: k.subscription,
 		Testify:      k.schedule.Testify,
+		Selector:     k.selector(),
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
@@ -246,9 +249,10 @@ func (k *Collector) assemble(state *statefile.State) error {
 	if k.tsdb == nil {
 		return nil
 	}
+	k.assembleFleet()
 	queries, err := query.New(query.Config{
-		Queryable:  k.tsdb,
-		Exemplars:  k.tsdb,
+		Queryable:  k.fleet,
+		Exemplars:  k.fleet,
 		Store:      k.tsdb,
 		Targets:    targets{k},
 		Logger:     c.Logger,
@@ -261,6 +265,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 		return err
 	}
 	k.web.Handle("/api/v1/", queries)
+	addPrometheusProbes(k.web)
 	return nil
 }
 
@@ -332,6 +337,9 @@ func (k *Collector) Run(ctx context.Context) error {
 	if c.HTTPListener != nil {
 		group.Go(func() error { return process.ServeHTTP(ctx, k.web, c.HTTPListener, c.StopGrace, c.Logger) })
 	}
+	if k.fleet != nil {
+		group.Go(func() error { return k.fleet.Run(ctx) })
+	}
 	if c.SelfID != "" {
 		group.Go(func() error { return k.registerSelf(ctx) })
 	}
@@ -345,6 +353,9 @@ func (k *Collector) close() {
 	if k.scraper != nil {
 		k.scraper.Close()
 	}
+	if k.fleet != nil {
+		k.fleet.Close()
+	}
 	if k.tsdb != nil {
 		if err := k.tsdb.Close(); err != nil {
 			k.config.Logger.Error("could not close the sample store", "error", err)
@@ -355,35 +366,6 @@ func (k *Collector) close() {
 			k.config.Logger.Error("could not close the state", "error", err)
 		}
 	}
-}
-
-// registerSelf keeps the collector registered as a producer. When the registry
-// refuses that, collecting goes on.
-//
-// It waits until the registry knows the collector, and a little longer for
-// those that start with it, so that the producer can be given to any of them:
-// the first pick is for good.
-func (k *Collector) registerSelf(ctx context.Context) error {
-	c := k.config
-	select {
-	case <-k.follower.Registered():
-	case <-ctx.Done():
-		return nil
-	}
-	select {
-	case <-time.After(selfDelay + rand.N(selfDelay)):
-	case <-ctx.Done():
-		return nil
-	}
-	err := producer.Keep(ctx, producer.Config{Registries: c.Registries, Dial: c.DialRegistry, Logger: c.Logger}, producer.Registration{
-		ID:       c.SelfID,
-		Endpoint: c.SelfEndpoint,
-		Labels:   map[string]string{"job": "rollcall-collector"},
-	})
-	if err != nil {
-		c.Logger.ErrorContext(ctx, "could not register itself as a producer", "error", err)
-	}
-	return nil
 }
 
 func (k *Collector) panicked(id assignment.ProducerID, value any, stack []byte) {

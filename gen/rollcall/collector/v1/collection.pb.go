@@ -111,6 +111,190 @@ func (FailureReason) EnumDescriptor() ([]byte, []int) {
 	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{0}
 }
 
+// SelectKind is what is asked of a store.
+type SelectKind int32
+
+const (
+	// Not told; refused.
+	SelectKind_SELECT_KIND_UNSPECIFIED SelectKind = 0
+	// Series with their samples.
+	SelectKind_SELECT_KIND_SAMPLES SelectKind = 1
+	// Series without.
+	SelectKind_SELECT_KIND_SERIES SelectKind = 2
+	// The names of labels.
+	SelectKind_SELECT_KIND_LABEL_NAMES SelectKind = 3
+	// The values of one label.
+	SelectKind_SELECT_KIND_LABEL_VALUES SelectKind = 4
+	// Exemplars.
+	SelectKind_SELECT_KIND_EXEMPLARS SelectKind = 5
+)
+
+// Enum value maps for SelectKind.
+var (
+	SelectKind_name = map[int32]string{
+		0: "SELECT_KIND_UNSPECIFIED",
+		1: "SELECT_KIND_SAMPLES",
+		2: "SELECT_KIND_SERIES",
+		3: "SELECT_KIND_LABEL_NAMES",
+		4: "SELECT_KIND_LABEL_VALUES",
+		5: "SELECT_KIND_EXEMPLARS",
+	}
+	SelectKind_value = map[string]int32{
+		"SELECT_KIND_UNSPECIFIED":  0,
+		"SELECT_KIND_SAMPLES":      1,
+		"SELECT_KIND_SERIES":       2,
+		"SELECT_KIND_LABEL_NAMES":  3,
+		"SELECT_KIND_LABEL_VALUES": 4,
+		"SELECT_KIND_EXEMPLARS":    5,
+	}
+)
+
+func (x SelectKind) Enum() *SelectKind {
+	p := new(SelectKind)
+	*p = x
+	return p
+}
+
+func (x SelectKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SelectKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_rollcall_collector_v1_collection_proto_enumTypes[1].Descriptor()
+}
+
+func (SelectKind) Type() protoreflect.EnumType {
+	return &file_rollcall_collector_v1_collection_proto_enumTypes[1]
+}
+
+func (x SelectKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SelectKind.Descriptor instead.
+func (SelectKind) EnumDescriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{1}
+}
+
+// MatchType is how a matcher compares.
+type MatchType int32
+
+const (
+	// Not told; refused.
+	MatchType_MATCH_TYPE_UNSPECIFIED MatchType = 0
+	// The value is this one.
+	MatchType_MATCH_TYPE_EQUAL MatchType = 1
+	// The value is another one.
+	MatchType_MATCH_TYPE_NOT_EQUAL MatchType = 2
+	// The regular expression, RE2 and anchored at both ends, matches the value.
+	MatchType_MATCH_TYPE_REGEX MatchType = 3
+	// It does not.
+	MatchType_MATCH_TYPE_NOT_REGEX MatchType = 4
+)
+
+// Enum value maps for MatchType.
+var (
+	MatchType_name = map[int32]string{
+		0: "MATCH_TYPE_UNSPECIFIED",
+		1: "MATCH_TYPE_EQUAL",
+		2: "MATCH_TYPE_NOT_EQUAL",
+		3: "MATCH_TYPE_REGEX",
+		4: "MATCH_TYPE_NOT_REGEX",
+	}
+	MatchType_value = map[string]int32{
+		"MATCH_TYPE_UNSPECIFIED": 0,
+		"MATCH_TYPE_EQUAL":       1,
+		"MATCH_TYPE_NOT_EQUAL":   2,
+		"MATCH_TYPE_REGEX":       3,
+		"MATCH_TYPE_NOT_REGEX":   4,
+	}
+)
+
+func (x MatchType) Enum() *MatchType {
+	p := new(MatchType)
+	*p = x
+	return p
+}
+
+func (x MatchType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MatchType) Descriptor() protoreflect.EnumDescriptor {
+	return file_rollcall_collector_v1_collection_proto_enumTypes[2].Descriptor()
+}
+
+func (MatchType) Type() protoreflect.EnumType {
+	return &file_rollcall_collector_v1_collection_proto_enumTypes[2]
+}
+
+func (x MatchType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MatchType.Descriptor instead.
+func (MatchType) EnumDescriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{2}
+}
+
+// ChunkEncoding is how the samples of a chunk are encoded, as Prometheus's own
+// store has them.
+type ChunkEncoding int32
+
+const (
+	// Not told; refused.
+	ChunkEncoding_CHUNK_ENCODING_UNSPECIFIED ChunkEncoding = 0
+	// Floats.
+	ChunkEncoding_CHUNK_ENCODING_XOR ChunkEncoding = 1
+	// Native histograms with integer counts.
+	ChunkEncoding_CHUNK_ENCODING_HISTOGRAM ChunkEncoding = 2
+	// Native histograms with float counts.
+	ChunkEncoding_CHUNK_ENCODING_FLOAT_HISTOGRAM ChunkEncoding = 3
+)
+
+// Enum value maps for ChunkEncoding.
+var (
+	ChunkEncoding_name = map[int32]string{
+		0: "CHUNK_ENCODING_UNSPECIFIED",
+		1: "CHUNK_ENCODING_XOR",
+		2: "CHUNK_ENCODING_HISTOGRAM",
+		3: "CHUNK_ENCODING_FLOAT_HISTOGRAM",
+	}
+	ChunkEncoding_value = map[string]int32{
+		"CHUNK_ENCODING_UNSPECIFIED":     0,
+		"CHUNK_ENCODING_XOR":             1,
+		"CHUNK_ENCODING_HISTOGRAM":       2,
+		"CHUNK_ENCODING_FLOAT_HISTOGRAM": 3,
+	}
+)
+
+func (x ChunkEncoding) Enum() *ChunkEncoding {
+	p := new(ChunkEncoding)
+	*p = x
+	return p
+}
+
+func (x ChunkEncoding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChunkEncoding) Descriptor() protoreflect.EnumDescriptor {
+	return file_rollcall_collector_v1_collection_proto_enumTypes[3].Descriptor()
+}
+
+func (ChunkEncoding) Type() protoreflect.EnumType {
+	return &file_rollcall_collector_v1_collection_proto_enumTypes[3]
+}
+
+func (x ChunkEncoding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChunkEncoding.Descriptor instead.
+func (ChunkEncoding) EnumDescriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{3}
+}
+
 // A CollectionResult is what one collection came to.
 type CollectionResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -224,9 +408,19 @@ type Collection struct {
 	// How many failed.
 	FailureCount int64 `protobuf:"varint,9,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
 	// How many due times passed without a collection.
-	MissedCount   int64 `protobuf:"varint,10,opt,name=missed_count,json=missedCount,proto3" json:"missed_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MissedCount int64 `protobuf:"varint,10,opt,name=missed_count,json=missedCount,proto3" json:"missed_count,omitempty"`
+	// The last collection that succeeded, also after a later failure; absent
+	// before the first one.
+	LastSuccess *CollectionResult `protobuf:"bytes,11,opt,name=last_success,json=lastSuccess,proto3" json:"last_success,omitempty"`
+	// The last one that failed, also after a later success; absent before the
+	// first one.
+	LastFailure *CollectionResult `protobuf:"bytes,12,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	// At how many of missed_count the collection before was running.
+	MissedOverlapCount int64 `protobuf:"varint,13,opt,name=missed_overlap_count,json=missedOverlapCount,proto3" json:"missed_overlap_count,omitempty"`
+	// For how many of them this collector had no room.
+	MissedBudgetCount int64 `protobuf:"varint,14,opt,name=missed_budget_count,json=missedBudgetCount,proto3" json:"missed_budget_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Collection) Reset() {
@@ -325,6 +519,34 @@ func (x *Collection) GetFailureCount() int64 {
 func (x *Collection) GetMissedCount() int64 {
 	if x != nil {
 		return x.MissedCount
+	}
+	return 0
+}
+
+func (x *Collection) GetLastSuccess() *CollectionResult {
+	if x != nil {
+		return x.LastSuccess
+	}
+	return nil
+}
+
+func (x *Collection) GetLastFailure() *CollectionResult {
+	if x != nil {
+		return x.LastFailure
+	}
+	return nil
+}
+
+func (x *Collection) GetMissedOverlapCount() int64 {
+	if x != nil {
+		return x.MissedOverlapCount
+	}
+	return 0
+}
+
+func (x *Collection) GetMissedBudgetCount() int64 {
+	if x != nil {
+		return x.MissedBudgetCount
 	}
 	return 0
 }
@@ -1452,6 +1674,810 @@ func (x *WitnessResponse) GetNextPageToken() string {
 	return ""
 }
 
+// A LabelMatcher is a condition on one label. A label that a series does not have
+// has the empty value.
+type LabelMatcher struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it compares.
+	Type MatchType `protobuf:"varint,1,opt,name=type,proto3,enum=rollcall.collector.v1.MatchType" json:"type,omitempty"`
+	// The label.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The value, or the expression.
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelMatcher) Reset() {
+	*x = LabelMatcher{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelMatcher) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelMatcher) ProtoMessage() {}
+
+func (x *LabelMatcher) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelMatcher.ProtoReflect.Descriptor instead.
+func (*LabelMatcher) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LabelMatcher) GetType() MatchType {
+	if x != nil {
+		return x.Type
+	}
+	return MatchType_MATCH_TYPE_UNSPECIFIED
+}
+
+func (x *LabelMatcher) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LabelMatcher) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// A Selector selects the series that meet all its matchers.
+type Selector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The matchers, at most 10,000 and 1 MiB in a request.
+	Matchers      []*LabelMatcher `protobuf:"bytes,1,rep,name=matchers,proto3" json:"matchers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Selector) Reset() {
+	*x = Selector{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Selector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Selector) ProtoMessage() {}
+
+func (x *Selector) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Selector.ProtoReflect.Descriptor instead.
+func (*Selector) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Selector) GetMatchers() []*LabelMatcher {
+	if x != nil {
+		return x.Matchers
+	}
+	return nil
+}
+
+// SelectRequest asks a collector's own store.
+type SelectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked for.
+	Kind SelectKind `protobuf:"varint,1,opt,name=kind,proto3,enum=rollcall.collector.v1.SelectKind" json:"kind,omitempty"`
+	// The first millisecond that counts, since the Unix epoch.
+	StartMs int64 `protobuf:"varint,2,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
+	// The last one.
+	EndMs int64 `protobuf:"varint,3,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
+	// Which series: those of any selector. Exactly one for SAMPLES and SERIES, at
+	// most one for LABEL_NAMES and LABEL_VALUES (none: all series), at least one
+	// for EXEMPLARS.
+	Selectors []*Selector `protobuf:"bytes,4,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// The label whose values are asked for.
+	LabelName string `protobuf:"bytes,5,opt,name=label_name,json=labelName,proto3" json:"label_name,omitempty"`
+	// Most series or strings in the answer, the first ones; 0: all.
+	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	// How large the answer may be, in bytes; 0: as large as this collector gives.
+	MaxBytes      int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectRequest) Reset() {
+	*x = SelectRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectRequest) ProtoMessage() {}
+
+func (x *SelectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectRequest.ProtoReflect.Descriptor instead.
+func (*SelectRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SelectRequest) GetKind() SelectKind {
+	if x != nil {
+		return x.Kind
+	}
+	return SelectKind_SELECT_KIND_UNSPECIFIED
+}
+
+func (x *SelectRequest) GetStartMs() int64 {
+	if x != nil {
+		return x.StartMs
+	}
+	return 0
+}
+
+func (x *SelectRequest) GetEndMs() int64 {
+	if x != nil {
+		return x.EndMs
+	}
+	return 0
+}
+
+func (x *SelectRequest) GetSelectors() []*Selector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *SelectRequest) GetLabelName() string {
+	if x != nil {
+		return x.LabelName
+	}
+	return ""
+}
+
+func (x *SelectRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SelectRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// A SelectedChunk is some samples of one series.
+type SelectedChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How they are encoded.
+	Encoding ChunkEncoding `protobuf:"varint,1,opt,name=encoding,proto3,enum=rollcall.collector.v1.ChunkEncoding" json:"encoding,omitempty"`
+	// The encoded samples, at least one.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedChunk) Reset() {
+	*x = SelectedChunk{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedChunk) ProtoMessage() {}
+
+func (x *SelectedChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedChunk.ProtoReflect.Descriptor instead.
+func (*SelectedChunk) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SelectedChunk) GetEncoding() ChunkEncoding {
+	if x != nil {
+		return x.Encoding
+	}
+	return ChunkEncoding_CHUNK_ENCODING_UNSPECIFIED
+}
+
+func (x *SelectedChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// SelectedSeries is a series, or a part of one.
+type SelectedSeries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The labels, sorted by name: for each the indices of its name and of its
+	// value among the symbols. A series whose chunks do not fit into one frame
+	// ends it, and begins the next one.
+	LabelRefs []uint32 `protobuf:"varint,1,rep,packed,name=label_refs,json=labelRefs,proto3" json:"label_refs,omitempty"`
+	// Its samples, none when only series are asked for.
+	Chunks        []*SelectedChunk `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedSeries) Reset() {
+	*x = SelectedSeries{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedSeries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedSeries) ProtoMessage() {}
+
+func (x *SelectedSeries) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedSeries.ProtoReflect.Descriptor instead.
+func (*SelectedSeries) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SelectedSeries) GetLabelRefs() []uint32 {
+	if x != nil {
+		return x.LabelRefs
+	}
+	return nil
+}
+
+func (x *SelectedSeries) GetChunks() []*SelectedChunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+// SelectedSeriesFrame is some of the series.
+type SelectedSeriesFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The label names and values that this frame refers to.
+	Symbols []string `protobuf:"bytes,1,rep,name=symbols,proto3" json:"symbols,omitempty"`
+	// The series.
+	Series        []*SelectedSeries `protobuf:"bytes,2,rep,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedSeriesFrame) Reset() {
+	*x = SelectedSeriesFrame{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedSeriesFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedSeriesFrame) ProtoMessage() {}
+
+func (x *SelectedSeriesFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedSeriesFrame.ProtoReflect.Descriptor instead.
+func (*SelectedSeriesFrame) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SelectedSeriesFrame) GetSymbols() []string {
+	if x != nil {
+		return x.Symbols
+	}
+	return nil
+}
+
+func (x *SelectedSeriesFrame) GetSeries() []*SelectedSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+// SelectedStringsFrame is some of the names or values of labels.
+type SelectedStringsFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The strings.
+	Values        []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedStringsFrame) Reset() {
+	*x = SelectedStringsFrame{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedStringsFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedStringsFrame) ProtoMessage() {}
+
+func (x *SelectedStringsFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedStringsFrame.ProtoReflect.Descriptor instead.
+func (*SelectedStringsFrame) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SelectedStringsFrame) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// A SelectedExemplar is one exemplar.
+type SelectedExemplar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its labels.
+	Labels []*v1.Label `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Its value.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Its time, in milliseconds since the Unix epoch.
+	TimeMs        int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedExemplar) Reset() {
+	*x = SelectedExemplar{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedExemplar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedExemplar) ProtoMessage() {}
+
+func (x *SelectedExemplar) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedExemplar.ProtoReflect.Descriptor instead.
+func (*SelectedExemplar) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SelectedExemplar) GetLabels() []*v1.Label {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *SelectedExemplar) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *SelectedExemplar) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// SelectedExemplars are the exemplars of one series.
+type SelectedExemplars struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The series' labels, sorted by name.
+	SeriesLabels []*v1.Label `protobuf:"bytes,1,rep,name=series_labels,json=seriesLabels,proto3" json:"series_labels,omitempty"`
+	// Its exemplars, by time.
+	Exemplars     []*SelectedExemplar `protobuf:"bytes,2,rep,name=exemplars,proto3" json:"exemplars,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedExemplars) Reset() {
+	*x = SelectedExemplars{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedExemplars) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedExemplars) ProtoMessage() {}
+
+func (x *SelectedExemplars) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedExemplars.ProtoReflect.Descriptor instead.
+func (*SelectedExemplars) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SelectedExemplars) GetSeriesLabels() []*v1.Label {
+	if x != nil {
+		return x.SeriesLabels
+	}
+	return nil
+}
+
+func (x *SelectedExemplars) GetExemplars() []*SelectedExemplar {
+	if x != nil {
+		return x.Exemplars
+	}
+	return nil
+}
+
+// SelectedExemplarsFrame is the exemplars of some series.
+type SelectedExemplarsFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The series. One whose exemplars are many is there more than once.
+	Series        []*SelectedExemplars `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectedExemplarsFrame) Reset() {
+	*x = SelectedExemplarsFrame{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectedExemplarsFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectedExemplarsFrame) ProtoMessage() {}
+
+func (x *SelectedExemplarsFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectedExemplarsFrame.ProtoReflect.Descriptor instead.
+func (*SelectedExemplarsFrame) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SelectedExemplarsFrame) GetSeries() []*SelectedExemplars {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+// SelectEnd says that the answer is whole.
+type SelectEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who has answered.
+	CollectorId string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
+	// How many series were in all frames, parts of one counted once; for exemplars
+	// the series as they are in the frames.
+	SeriesCount int64 `protobuf:"varint,2,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// How many chunks.
+	ChunkCount int64 `protobuf:"varint,3,opt,name=chunk_count,json=chunkCount,proto3" json:"chunk_count,omitempty"`
+	// How many strings.
+	ValueCount int64 `protobuf:"varint,4,opt,name=value_count,json=valueCount,proto3" json:"value_count,omitempty"`
+	// How many exemplars.
+	ExemplarCount int64 `protobuf:"varint,5,opt,name=exemplar_count,json=exemplarCount,proto3" json:"exemplar_count,omitempty"`
+	// What the store has to say about its answer, at most 10.
+	Warnings      []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectEnd) Reset() {
+	*x = SelectEnd{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectEnd) ProtoMessage() {}
+
+func (x *SelectEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectEnd.ProtoReflect.Descriptor instead.
+func (*SelectEnd) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SelectEnd) GetCollectorId() string {
+	if x != nil {
+		return x.CollectorId
+	}
+	return ""
+}
+
+func (x *SelectEnd) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
+}
+
+func (x *SelectEnd) GetChunkCount() int64 {
+	if x != nil {
+		return x.ChunkCount
+	}
+	return 0
+}
+
+func (x *SelectEnd) GetValueCount() int64 {
+	if x != nil {
+		return x.ValueCount
+	}
+	return 0
+}
+
+func (x *SelectEnd) GetExemplarCount() int64 {
+	if x != nil {
+		return x.ExemplarCount
+	}
+	return 0
+}
+
+func (x *SelectEnd) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// SelectResponse is one frame of an answer, about 1 MiB at most.
+type SelectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The frame.
+	//
+	// Types that are valid to be assigned to Frame:
+	//
+	//	*SelectResponse_Series
+	//	*SelectResponse_Strings
+	//	*SelectResponse_Exemplars
+	//	*SelectResponse_End
+	Frame         isSelectResponse_Frame `protobuf_oneof:"frame"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectResponse) Reset() {
+	*x = SelectResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectResponse) ProtoMessage() {}
+
+func (x *SelectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectResponse.ProtoReflect.Descriptor instead.
+func (*SelectResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SelectResponse) GetFrame() isSelectResponse_Frame {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
+func (x *SelectResponse) GetSeries() *SelectedSeriesFrame {
+	if x != nil {
+		if x, ok := x.Frame.(*SelectResponse_Series); ok {
+			return x.Series
+		}
+	}
+	return nil
+}
+
+func (x *SelectResponse) GetStrings() *SelectedStringsFrame {
+	if x != nil {
+		if x, ok := x.Frame.(*SelectResponse_Strings); ok {
+			return x.Strings
+		}
+	}
+	return nil
+}
+
+func (x *SelectResponse) GetExemplars() *SelectedExemplarsFrame {
+	if x != nil {
+		if x, ok := x.Frame.(*SelectResponse_Exemplars); ok {
+			return x.Exemplars
+		}
+	}
+	return nil
+}
+
+func (x *SelectResponse) GetEnd() *SelectEnd {
+	if x != nil {
+		if x, ok := x.Frame.(*SelectResponse_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isSelectResponse_Frame interface {
+	isSelectResponse_Frame()
+}
+
+type SelectResponse_Series struct {
+	// Some series.
+	Series *SelectedSeriesFrame `protobuf:"bytes,1,opt,name=series,proto3,oneof"`
+}
+
+type SelectResponse_Strings struct {
+	// Some strings.
+	Strings *SelectedStringsFrame `protobuf:"bytes,2,opt,name=strings,proto3,oneof"`
+}
+
+type SelectResponse_Exemplars struct {
+	// Some exemplars.
+	Exemplars *SelectedExemplarsFrame `protobuf:"bytes,3,opt,name=exemplars,proto3,oneof"`
+}
+
+type SelectResponse_End struct {
+	// The end.
+	End *SelectEnd `protobuf:"bytes,4,opt,name=end,proto3,oneof"`
+}
+
+func (*SelectResponse_Series) isSelectResponse_Frame() {}
+
+func (*SelectResponse_Strings) isSelectResponse_Frame() {}
+
+func (*SelectResponse_Exemplars) isSelectResponse_Frame() {}
+
+func (*SelectResponse_End) isSelectResponse_Frame() {}
+
 var File_rollcall_collector_v1_collection_proto protoreflect.FileDescriptor
 
 const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
@@ -1465,7 +2491,7 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x0ffailure_message\x18\x04 \x01(\tR\x0efailureMessage\x12!\n" +
 	"\fsample_count\x18\x05 \x01(\x03R\vsampleCount\x12\x1d\n" +
 	"\n" +
-	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\"\x8f\x04\n" +
+	"body_bytes\x18\x06 \x01(\x03R\tbodyBytes\"\x89\x06\n" +
 	"\n" +
 	"Collection\x12@\n" +
 	"\n" +
@@ -1481,7 +2507,11 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\rsuccess_count\x18\b \x01(\x03R\fsuccessCount\x12#\n" +
 	"\rfailure_count\x18\t \x01(\x03R\ffailureCount\x12!\n" +
 	"\fmissed_count\x18\n" +
-	" \x01(\x03R\vmissedCount\"\x16\n" +
+	" \x01(\x03R\vmissedCount\x12J\n" +
+	"\flast_success\x18\v \x01(\v2'.rollcall.collector.v1.CollectionResultR\vlastSuccess\x12J\n" +
+	"\flast_failure\x18\f \x01(\v2'.rollcall.collector.v1.CollectionResultR\vlastFailure\x120\n" +
+	"\x14missed_overlap_count\x18\r \x01(\x03R\x12missedOverlapCount\x12.\n" +
+	"\x13missed_budget_count\x18\x0e \x01(\x03R\x11missedBudgetCount\"\x16\n" +
 	"\x14GetMembershipRequest\"\x9f\x05\n" +
 	"\x15GetMembershipResponse\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
@@ -1576,7 +2606,58 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
 	"instanceId\x12B\n" +
 	"\vtestimonies\x18\x03 \x03(\v2 .rollcall.collector.v1.TestimonyR\vtestimonies\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken*\xdb\x02\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"n\n" +
+	"\fLabelMatcher\x124\n" +
+	"\x04type\x18\x01 \x01(\x0e2 .rollcall.collector.v1.MatchTypeR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"K\n" +
+	"\bSelector\x12?\n" +
+	"\bmatchers\x18\x01 \x03(\v2#.rollcall.collector.v1.LabelMatcherR\bmatchers\"\x89\x02\n" +
+	"\rSelectRequest\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.rollcall.collector.v1.SelectKindR\x04kind\x12\x19\n" +
+	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
+	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\x12=\n" +
+	"\tselectors\x18\x04 \x03(\v2\x1f.rollcall.collector.v1.SelectorR\tselectors\x12\x1d\n" +
+	"\n" +
+	"label_name\x18\x05 \x01(\tR\tlabelName\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12\x1b\n" +
+	"\tmax_bytes\x18\a \x01(\x03R\bmaxBytes\"e\n" +
+	"\rSelectedChunk\x12@\n" +
+	"\bencoding\x18\x01 \x01(\x0e2$.rollcall.collector.v1.ChunkEncodingR\bencoding\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"m\n" +
+	"\x0eSelectedSeries\x12\x1d\n" +
+	"\n" +
+	"label_refs\x18\x01 \x03(\rR\tlabelRefs\x12<\n" +
+	"\x06chunks\x18\x02 \x03(\v2$.rollcall.collector.v1.SelectedChunkR\x06chunks\"n\n" +
+	"\x13SelectedSeriesFrame\x12\x18\n" +
+	"\asymbols\x18\x01 \x03(\tR\asymbols\x12=\n" +
+	"\x06series\x18\x02 \x03(\v2%.rollcall.collector.v1.SelectedSeriesR\x06series\".\n" +
+	"\x14SelectedStringsFrame\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\"v\n" +
+	"\x10SelectedExemplar\x123\n" +
+	"\x06labels\x18\x01 \x03(\v2\x1b.rollcall.registry.v1.LabelR\x06labels\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\"\x9c\x01\n" +
+	"\x11SelectedExemplars\x12@\n" +
+	"\rseries_labels\x18\x01 \x03(\v2\x1b.rollcall.registry.v1.LabelR\fseriesLabels\x12E\n" +
+	"\texemplars\x18\x02 \x03(\v2'.rollcall.collector.v1.SelectedExemplarR\texemplars\"Z\n" +
+	"\x16SelectedExemplarsFrame\x12@\n" +
+	"\x06series\x18\x01 \x03(\v2(.rollcall.collector.v1.SelectedExemplarsR\x06series\"\xd6\x01\n" +
+	"\tSelectEnd\x12!\n" +
+	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12!\n" +
+	"\fseries_count\x18\x02 \x01(\x03R\vseriesCount\x12\x1f\n" +
+	"\vchunk_count\x18\x03 \x01(\x03R\n" +
+	"chunkCount\x12\x1f\n" +
+	"\vvalue_count\x18\x04 \x01(\x03R\n" +
+	"valueCount\x12%\n" +
+	"\x0eexemplar_count\x18\x05 \x01(\x03R\rexemplarCount\x12\x1a\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarnings\"\xad\x02\n" +
+	"\x0eSelectResponse\x12D\n" +
+	"\x06series\x18\x01 \x01(\v2*.rollcall.collector.v1.SelectedSeriesFrameH\x00R\x06series\x12G\n" +
+	"\astrings\x18\x02 \x01(\v2+.rollcall.collector.v1.SelectedStringsFrameH\x00R\astrings\x12M\n" +
+	"\texemplars\x18\x03 \x01(\v2-.rollcall.collector.v1.SelectedExemplarsFrameH\x00R\texemplars\x124\n" +
+	"\x03end\x18\x04 \x01(\v2 .rollcall.collector.v1.SelectEndH\x00R\x03endB\a\n" +
+	"\x05frame*\xdb\x02\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNREACHABLE\x10\x01\x12\x1a\n" +
@@ -1589,7 +2670,26 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x16FAILURE_REASON_OVERLAP\x10\b\x12\x19\n" +
 	"\x15FAILURE_REASON_BUDGET\x10\t\x12\x18\n" +
 	"\x14FAILURE_REASON_STORE\x10\n" +
-	"2\xdd\x05\n" +
+	"*\xb0\x01\n" +
+	"\n" +
+	"SelectKind\x12\x1b\n" +
+	"\x17SELECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13SELECT_KIND_SAMPLES\x10\x01\x12\x16\n" +
+	"\x12SELECT_KIND_SERIES\x10\x02\x12\x1b\n" +
+	"\x17SELECT_KIND_LABEL_NAMES\x10\x03\x12\x1c\n" +
+	"\x18SELECT_KIND_LABEL_VALUES\x10\x04\x12\x19\n" +
+	"\x15SELECT_KIND_EXEMPLARS\x10\x05*\x87\x01\n" +
+	"\tMatchType\x12\x1a\n" +
+	"\x16MATCH_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10MATCH_TYPE_EQUAL\x10\x01\x12\x18\n" +
+	"\x14MATCH_TYPE_NOT_EQUAL\x10\x02\x12\x14\n" +
+	"\x10MATCH_TYPE_REGEX\x10\x03\x12\x18\n" +
+	"\x14MATCH_TYPE_NOT_REGEX\x10\x04*\x89\x01\n" +
+	"\rChunkEncoding\x12\x1e\n" +
+	"\x1aCHUNK_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12CHUNK_ENCODING_XOR\x10\x01\x12\x1c\n" +
+	"\x18CHUNK_ENCODING_HISTOGRAM\x10\x02\x12\"\n" +
+	"\x1eCHUNK_ENCODING_FLOAT_HISTOGRAM\x10\x032\xb6\x06\n" +
 	"\x11CollectionService\x12j\n" +
 	"\rGetMembership\x12+.rollcall.collector.v1.GetMembershipRequest\x1a,.rollcall.collector.v1.GetMembershipResponse\x12p\n" +
 	"\x0fListCollections\x12-.rollcall.collector.v1.ListCollectionsRequest\x1a..rollcall.collector.v1.ListCollectionsResponse\x12j\n" +
@@ -1598,7 +2698,8 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"CollectNow\x12(.rollcall.collector.v1.CollectNowRequest\x1a).rollcall.collector.v1.CollectNowResponse\x12[\n" +
 	"\bListHeld\x12&.rollcall.collector.v1.ListHeldRequest\x1a'.rollcall.collector.v1.ListHeldResponse\x12d\n" +
 	"\vReleaseHeld\x12).rollcall.collector.v1.ReleaseHeldRequest\x1a*.rollcall.collector.v1.ReleaseHeldResponse\x12X\n" +
-	"\aWitness\x12%.rollcall.collector.v1.WitnessRequest\x1a&.rollcall.collector.v1.WitnessResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
+	"\aWitness\x12%.rollcall.collector.v1.WitnessRequest\x1a&.rollcall.collector.v1.WitnessResponse\x12W\n" +
+	"\x06Select\x12$.rollcall.collector.v1.SelectRequest\x1a%.rollcall.collector.v1.SelectResponse0\x01BLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
 
 var (
 	file_rollcall_collector_v1_collection_proto_rawDescOnce sync.Once
@@ -1612,76 +2713,111 @@ func file_rollcall_collector_v1_collection_proto_rawDescGZIP() []byte {
 	return file_rollcall_collector_v1_collection_proto_rawDescData
 }
 
-var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_rollcall_collector_v1_collection_proto_goTypes = []any{
 	(FailureReason)(0),              // 0: rollcall.collector.v1.FailureReason
-	(*CollectionResult)(nil),        // 1: rollcall.collector.v1.CollectionResult
-	(*Collection)(nil),              // 2: rollcall.collector.v1.Collection
-	(*GetMembershipRequest)(nil),    // 3: rollcall.collector.v1.GetMembershipRequest
-	(*GetMembershipResponse)(nil),   // 4: rollcall.collector.v1.GetMembershipResponse
-	(*ListCollectionsRequest)(nil),  // 5: rollcall.collector.v1.ListCollectionsRequest
-	(*ListCollectionsResponse)(nil), // 6: rollcall.collector.v1.ListCollectionsResponse
-	(*GetCollectionRequest)(nil),    // 7: rollcall.collector.v1.GetCollectionRequest
-	(*GetCollectionResponse)(nil),   // 8: rollcall.collector.v1.GetCollectionResponse
-	(*CollectNowRequest)(nil),       // 9: rollcall.collector.v1.CollectNowRequest
-	(*CollectNowResponse)(nil),      // 10: rollcall.collector.v1.CollectNowResponse
-	(*HeldProducer)(nil),            // 11: rollcall.collector.v1.HeldProducer
-	(*ListHeldRequest)(nil),         // 12: rollcall.collector.v1.ListHeldRequest
-	(*ListHeldResponse)(nil),        // 13: rollcall.collector.v1.ListHeldResponse
-	(*ReleaseHeldRequest)(nil),      // 14: rollcall.collector.v1.ReleaseHeldRequest
-	(*ReleaseHeldResponse)(nil),     // 15: rollcall.collector.v1.ReleaseHeldResponse
-	(*WitnessRequest)(nil),          // 16: rollcall.collector.v1.WitnessRequest
-	(*Testimony)(nil),               // 17: rollcall.collector.v1.Testimony
-	(*WitnessResponse)(nil),         // 18: rollcall.collector.v1.WitnessResponse
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 20: google.protobuf.Duration
-	(*v1.Assignment)(nil),           // 21: rollcall.registry.v1.Assignment
-	(*v1.Refusal)(nil),              // 22: rollcall.registry.v1.Refusal
-	(v1.RemovalCause)(0),            // 23: rollcall.registry.v1.RemovalCause
+	(SelectKind)(0),                 // 1: rollcall.collector.v1.SelectKind
+	(MatchType)(0),                  // 2: rollcall.collector.v1.MatchType
+	(ChunkEncoding)(0),              // 3: rollcall.collector.v1.ChunkEncoding
+	(*CollectionResult)(nil),        // 4: rollcall.collector.v1.CollectionResult
+	(*Collection)(nil),              // 5: rollcall.collector.v1.Collection
+	(*GetMembershipRequest)(nil),    // 6: rollcall.collector.v1.GetMembershipRequest
+	(*GetMembershipResponse)(nil),   // 7: rollcall.collector.v1.GetMembershipResponse
+	(*ListCollectionsRequest)(nil),  // 8: rollcall.collector.v1.ListCollectionsRequest
+	(*ListCollectionsResponse)(nil), // 9: rollcall.collector.v1.ListCollectionsResponse
+	(*GetCollectionRequest)(nil),    // 10: rollcall.collector.v1.GetCollectionRequest
+	(*GetCollectionResponse)(nil),   // 11: rollcall.collector.v1.GetCollectionResponse
+	(*CollectNowRequest)(nil),       // 12: rollcall.collector.v1.CollectNowRequest
+	(*CollectNowResponse)(nil),      // 13: rollcall.collector.v1.CollectNowResponse
+	(*HeldProducer)(nil),            // 14: rollcall.collector.v1.HeldProducer
+	(*ListHeldRequest)(nil),         // 15: rollcall.collector.v1.ListHeldRequest
+	(*ListHeldResponse)(nil),        // 16: rollcall.collector.v1.ListHeldResponse
+	(*ReleaseHeldRequest)(nil),      // 17: rollcall.collector.v1.ReleaseHeldRequest
+	(*ReleaseHeldResponse)(nil),     // 18: rollcall.collector.v1.ReleaseHeldResponse
+	(*WitnessRequest)(nil),          // 19: rollcall.collector.v1.WitnessRequest
+	(*Testimony)(nil),               // 20: rollcall.collector.v1.Testimony
+	(*WitnessResponse)(nil),         // 21: rollcall.collector.v1.WitnessResponse
+	(*LabelMatcher)(nil),            // 22: rollcall.collector.v1.LabelMatcher
+	(*Selector)(nil),                // 23: rollcall.collector.v1.Selector
+	(*SelectRequest)(nil),           // 24: rollcall.collector.v1.SelectRequest
+	(*SelectedChunk)(nil),           // 25: rollcall.collector.v1.SelectedChunk
+	(*SelectedSeries)(nil),          // 26: rollcall.collector.v1.SelectedSeries
+	(*SelectedSeriesFrame)(nil),     // 27: rollcall.collector.v1.SelectedSeriesFrame
+	(*SelectedStringsFrame)(nil),    // 28: rollcall.collector.v1.SelectedStringsFrame
+	(*SelectedExemplar)(nil),        // 29: rollcall.collector.v1.SelectedExemplar
+	(*SelectedExemplars)(nil),       // 30: rollcall.collector.v1.SelectedExemplars
+	(*SelectedExemplarsFrame)(nil),  // 31: rollcall.collector.v1.SelectedExemplarsFrame
+	(*SelectEnd)(nil),               // 32: rollcall.collector.v1.SelectEnd
+	(*SelectResponse)(nil),          // 33: rollcall.collector.v1.SelectResponse
+	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
+	(*v1.Assignment)(nil),           // 36: rollcall.registry.v1.Assignment
+	(*v1.Refusal)(nil),              // 37: rollcall.registry.v1.Refusal
+	(v1.RemovalCause)(0),            // 38: rollcall.registry.v1.RemovalCause
+	(*v1.Label)(nil),                // 39: rollcall.registry.v1.Label
 }
 var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
-	19, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
-	20, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
+	34, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
+	35, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
 	0,  // 2: rollcall.collector.v1.CollectionResult.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	21, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
-	19, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
-	1,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
-	19, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
-	19, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
-	19, // 8: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	22, // 9: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
-	2,  // 10: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
-	2,  // 11: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
-	1,  // 12: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	21, // 13: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
-	19, // 14: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
-	20, // 15: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
-	23, // 16: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
-	19, // 17: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
-	11, // 18: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
-	19, // 19: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
-	0,  // 20: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	17, // 21: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
-	3,  // 22: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	5,  // 23: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	7,  // 24: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	9,  // 25: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	12, // 26: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
-	14, // 27: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
-	16, // 28: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
-	4,  // 29: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	6,  // 30: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	8,  // 31: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	10, // 32: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	13, // 33: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
-	15, // 34: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
-	18, // 35: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
-	29, // [29:36] is the sub-list for method output_type
-	22, // [22:29] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	36, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
+	34, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
+	34, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
+	34, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
+	4,  // 8: rollcall.collector.v1.Collection.last_success:type_name -> rollcall.collector.v1.CollectionResult
+	4,  // 9: rollcall.collector.v1.Collection.last_failure:type_name -> rollcall.collector.v1.CollectionResult
+	34, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	37, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	5,  // 12: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
+	5,  // 13: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
+	4,  // 14: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
+	36, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	34, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	35, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	38, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	34, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	14, // 20: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
+	34, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
+	0,  // 22: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
+	20, // 23: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
+	2,  // 24: rollcall.collector.v1.LabelMatcher.type:type_name -> rollcall.collector.v1.MatchType
+	22, // 25: rollcall.collector.v1.Selector.matchers:type_name -> rollcall.collector.v1.LabelMatcher
+	1,  // 26: rollcall.collector.v1.SelectRequest.kind:type_name -> rollcall.collector.v1.SelectKind
+	23, // 27: rollcall.collector.v1.SelectRequest.selectors:type_name -> rollcall.collector.v1.Selector
+	3,  // 28: rollcall.collector.v1.SelectedChunk.encoding:type_name -> rollcall.collector.v1.ChunkEncoding
+	25, // 29: rollcall.collector.v1.SelectedSeries.chunks:type_name -> rollcall.collector.v1.SelectedChunk
+	26, // 30: rollcall.collector.v1.SelectedSeriesFrame.series:type_name -> rollcall.collector.v1.SelectedSeries
+	39, // 31: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
+	39, // 32: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
+	29, // 33: rollcall.collector.v1.SelectedExemplars.exemplars:type_name -> rollcall.collector.v1.SelectedExemplar
+	30, // 34: rollcall.collector.v1.SelectedExemplarsFrame.series:type_name -> rollcall.collector.v1.SelectedExemplars
+	27, // 35: rollcall.collector.v1.SelectResponse.series:type_name -> rollcall.collector.v1.SelectedSeriesFrame
+	28, // 36: rollcall.collector.v1.SelectResponse.strings:type_name -> rollcall.collector.v1.SelectedStringsFrame
+	31, // 37: rollcall.collector.v1.SelectResponse.exemplars:type_name -> rollcall.collector.v1.SelectedExemplarsFrame
+	32, // 38: rollcall.collector.v1.SelectResponse.end:type_name -> rollcall.collector.v1.SelectEnd
+	6,  // 39: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	8,  // 40: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	10, // 41: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	12, // 42: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	15, // 43: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	17, // 44: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	19, // 45: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
+	24, // 46: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
+	7,  // 47: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	9,  // 48: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	11, // 49: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	13, // 50: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	16, // 51: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	18, // 52: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	21, // 53: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
+	33, // 54: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
+	47, // [47:55] is the sub-list for method output_type
+	39, // [39:47] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }
@@ -1689,13 +2825,19 @@ func file_rollcall_collector_v1_collection_proto_init() {
 	if File_rollcall_collector_v1_collection_proto != nil {
 		return
 	}
+	file_rollcall_collector_v1_collection_proto_msgTypes[29].OneofWrappers = []any{
+		(*SelectResponse_Series)(nil),
+		(*SelectResponse_Strings)(nil),
+		(*SelectResponse_Exemplars)(nil),
+		(*SelectResponse_End)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_collector_v1_collection_proto_rawDesc), len(file_rollcall_collector_v1_collection_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      4,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	CollectionService_ListHeld_FullMethodName        = "/rollcall.collector.v1.CollectionService/ListHeld"
 	CollectionService_ReleaseHeld_FullMethodName     = "/rollcall.collector.v1.CollectionService/ReleaseHeld"
 	CollectionService_Witness_FullMethodName         = "/rollcall.collector.v1.CollectionService/Witness"
+	CollectionService_Select_FullMethodName          = "/rollcall.collector.v1.CollectionService/Select"
 )
 
 // CollectionServiceClient is the client API for CollectionService service.
@@ -81,6 +82,21 @@ type CollectionServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT.
 	Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error)
+	// Select answers what this collector's own store has, and never what another
+	// one has: a collector that answers a query for the whole fleet asks the others
+	// by it.
+	//
+	// The answer is frames of the kind that is asked for, then one SelectEnd, then
+	// the end of the stream. Series come in the order of their labels, the chunks
+	// of a series in the order of time and without overlaps, strings sorted. What
+	// ends without a SelectEnd, or with one of another collector or of other
+	// counts, is not the whole answer, and nothing tells how much is missing.
+	//
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason NO_STORE when
+	// this collector keeps no samples; RESOURCE_EXHAUSTED with the reason TOO_LARGE
+	// when the answer is larger than max_bytes or than this collector gives, BUSY
+	// when too many are at work; UNAVAILABLE when the store closes.
+	Select(ctx context.Context, in *SelectRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SelectResponse], error)
 }
 
 type collectionServiceClient struct {
@@ -161,6 +177,25 @@ func (c *collectionServiceClient) Witness(ctx context.Context, in *WitnessReques
 	return out, nil
 }
 
+func (c *collectionServiceClient) Select(ctx context.Context, in *SelectRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SelectResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CollectionService_ServiceDesc.Streams[0], CollectionService_Select_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SelectRequest, SelectResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CollectionService_SelectClient = grpc.ServerStreamingClient[SelectResponse]
+
 // CollectionServiceServer is the server API for CollectionService service.
 // All implementations must embed UnimplementedCollectionServiceServer
 // for forward compatibility.
@@ -212,6 +247,21 @@ type CollectionServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT.
 	Witness(context.Context, *WitnessRequest) (*WitnessResponse, error)
+	// Select answers what this collector's own store has, and never what another
+	// one has: a collector that answers a query for the whole fleet asks the others
+	// by it.
+	//
+	// The answer is frames of the kind that is asked for, then one SelectEnd, then
+	// the end of the stream. Series come in the order of their labels, the chunks
+	// of a series in the order of time and without overlaps, strings sorted. What
+	// ends without a SelectEnd, or with one of another collector or of other
+	// counts, is not the whole answer, and nothing tells how much is missing.
+	//
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason NO_STORE when
+	// this collector keeps no samples; RESOURCE_EXHAUSTED with the reason TOO_LARGE
+	// when the answer is larger than max_bytes or than this collector gives, BUSY
+	// when too many are at work; UNAVAILABLE when the store closes.
+	Select(*SelectRequest, grpc.ServerStreamingServer[SelectResponse]) error
 	mustEmbedUnimplementedCollectionServiceServer()
 }
 
@@ -242,6 +292,9 @@ func (UnimplementedCollectionServiceServer) ReleaseHeld(context.Context, *Releas
 }
 func (UnimplementedCollectionServiceServer) Witness(context.Context, *WitnessRequest) (*WitnessResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Witness not implemented")
+}
+func (UnimplementedCollectionServiceServer) Select(*SelectRequest, grpc.ServerStreamingServer[SelectResponse]) error {
+	return status.Error(codes.Unimplemented, "method Select not implemented")
 }
 func (UnimplementedCollectionServiceServer) mustEmbedUnimplementedCollectionServiceServer() {}
 func (UnimplementedCollectionServiceServer) testEmbeddedByValue()                           {}
@@ -390,6 +443,17 @@ func _CollectionService_Witness_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CollectionService_Select_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SelectRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CollectionServiceServer).Select(m, &grpc.GenericServerStream[SelectRequest, SelectResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CollectionService_SelectServer = grpc.ServerStreamingServer[SelectResponse]
+
 // CollectionService_ServiceDesc is the grpc.ServiceDesc for CollectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -426,6 +490,12 @@ var CollectionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CollectionService_Witness_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Select",
+			Handler:       _CollectionService_Select_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "rollcall/collector/v1/collection.proto",
 }

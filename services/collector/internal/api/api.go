@@ -51,6 +51,12 @@ type Collections interface {
 	Unrunnable() (int, []schedule.Unrunnable)
 }
 
+// A Selector answers questions to this collector's own store. It is safe for
+// concurrent use, bounds its answers, and its errors have a status.
+type Selector interface {
+	Select(m *collectorv1.SelectRequest, stream grpc.ServerStreamingServer[collectorv1.SelectResponse]) error
+}
+
 // Subscription is how the subscription is doing.
 type Subscription struct {
 	Live       bool
@@ -70,6 +76,9 @@ type Config struct {
 	// Testify answers how the applied producers answer. It is safe for
 	// concurrent use.
 	Testify func(schedule.Question) []schedule.Testimony
+
+	// Selector answers from the store.
+	Selector Selector
 }
 
 // API is the collector's service.
@@ -258,9 +267,14 @@ func (a *API) encode(s *schedule.Status) *collectorv1.Collection {
 		LastResult:       encodeResult(&s.Last),
 		LastSuccessTime:  timestamp(s.LastSuccess),
 		LastFailureTime:  timestamp(s.LastFailure),
+		LastSuccess:      encodeResult(&s.Success),
+		LastFailure:      encodeResult(&s.Failure),
 		SuccessCount:     s.Successes,
 		FailureCount:     s.Failures,
-		MissedCount:      s.Missed,
+
+		MissedCount:        s.Missed,
+		MissedOverlapCount: s.MissedOverlap,
+		MissedBudgetCount:  s.MissedBudget,
 	}
 }
 

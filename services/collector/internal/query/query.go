@@ -50,7 +50,8 @@ type Store interface {
 // the defaults.
 type Config struct {
 	// Queryable, Exemplars, Store and Targets are what is asked. Queryable and
-	// Exemplars may reach further than this collector's store. All are required.
+	// Exemplars may reach further than this collector's store, as far as
+	// [ScopeOf] says; Store and Targets are this collector's. All are required.
 	Queryable storage.SampleAndChunkQueryable
 	Exemplars storage.ExemplarQueryable
 	Store     Store
@@ -120,7 +121,9 @@ func New(cfg Config) (http.Handler, error) {
 		Parser:                   queries,
 	})
 	limits := newLimiter(cfg, metrics)
-	router := route.New().WithInstrumentation(limits.wrap)
+	router := route.New().WithInstrumentation(func(name string, next http.HandlerFunc) http.HandlerFunc {
+		return limits.wrap(name, scoped(name, next))
+	})
 	newAPI(cfg, engine, queries, known, registry).Register(router)
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(registry); err != nil {

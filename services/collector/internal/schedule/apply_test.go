@@ -136,7 +136,7 @@ func TestChangedEndpointForgetsThatTheOldOneFailed(t *testing.T) {
 		}
 		s.Apply(upserts(with(second, at("http://new"))))
 		status := find(t, s, "a")
-		if !status.FailingSince.IsZero() || status.Failures != 1 || status.LastFailureMessage != "refused" {
+		if !status.FailingSince.IsZero() || status.Failures != 1 || status.Failure.Message != "refused" {
 			t.Errorf("with a new endpoint: %+v", status)
 		}
 		time.Sleep(time.Until(status.Next))

@@ -14,7 +14,10 @@ import (
 )
 
 // A counter opens collections that cost nothing: all are itself.
-type counter struct{ collected atomic.Int64 }
+type counter struct {
+	collected atomic.Int64
+	result    schedule.Result
+}
 
 func (c *counter) Open(*assignment.Assignment) (schedule.Collection, error) { return c, nil }
 
@@ -22,7 +25,7 @@ func (c *counter) Update(*assignment.Assignment) error { return nil }
 
 func (c *counter) Collect(context.Context, time.Time) schedule.Result {
 	c.collected.Add(1)
-	return schedule.Result{}
+	return c.result
 }
 
 func (c *counter) Probe(ctx context.Context, at time.Time) schedule.Result { return c.Collect(ctx, at) }
@@ -46,11 +49,18 @@ func assignments(n int, interval time.Duration) []*assignment.Assignment {
 // BenchmarkIdle tells what 100,000 producers take that are collected once an
 // hour, after the first collection. Their assignments are not counted.
 func BenchmarkIdle(b *testing.B) {
+	b.Run("Answering", func(b *testing.B) { benchIdle(b, schedule.Result{}) })
+	b.Run("Failing", func(b *testing.B) {
+		benchIdle(b, schedule.Result{Reason: schedule.ReasonTimeout, Message: "one for all"})
+	})
+}
+
+func benchIdle(b *testing.B, result schedule.Result) {
 	const producers = 100_000
 	list := assignments(producers, time.Hour)
 	for b.Loop() {
 		heap, goroutines := heapInUse(), runtime.NumGoroutine()
-		c := &counter{}
+		c := &counter{result: result}
 		s := schedule.New(schedule.Config{Opener: c, StartRate: 1_000_000})
 		stop := startForReal(b, s)
 		s.Apply(schedule.Change{Upserts: list})

@@ -76,7 +76,7 @@ func (s *Schedule) awaitTick(e *entry, tick int64, elapsed time.Duration) {
 
 func (s *Schedule) miss(e *entry, reason Reason, n int64) {
 	if n > 0 {
-		e.record.missed += n
+		e.record.miss(reason, n)
 		s.metrics.missed.WithLabelValues(reason.String()).Add(float64(n))
 	}
 }
@@ -178,7 +178,7 @@ func (s *Schedule) start(ctx context.Context, e *entry, stamp int64, done chan<-
 	}
 	s.busy++
 	s.metrics.running.Inc()
-	s.running.Go(func() {
+	s.run(func() {
 		result, outcome := s.collect(ctx, e, func() Result { return collect(ctx, at) })
 		s.metrics.collections.WithLabelValues(outcome).Inc()
 		gone := s.finish(e, &result, outcome == outcomeCancelled)
@@ -269,8 +269,7 @@ func (s *Schedule) settle(e *entry) {
 		return
 	}
 	if a.Endpoint != e.work.Endpoint {
-		// What the old endpoint said says nothing of the new one.
-		e.record.failingSince, e.record.inRow, e.record.identity, e.record.answered = 0, 0, IdentityUnheard, false
+		e.record.move()
 	}
 	regrid := a.Interval != e.work.Interval
 	e.work = a

@@ -67,8 +67,8 @@ func TestOverlapIsCountedExactlyAndNothingDrifts(t *testing.T) {
 		if want.overlap < 100 || want.budget != 0 || want.collected+want.overlap != 360 {
 			t.Fatalf("the test is not as it was meant: %+v", want)
 		}
-		if got := find(t, s, "a").Missed; got != want.overlap {
-			t.Errorf("%d missed, want %+v", got, want)
+		if got := find(t, s, "a"); got.Missed != want.overlap || got.MissedOverlap != want.overlap || got.MissedBudget != 0 {
+			t.Errorf("%d missed, %d for overlap, %d for budget, want %+v", got.Missed, got.MissedOverlap, got.MissedBudget, want)
 		}
 		if got := metric(t, metrics, "missed_ticks_total", "overlap"); int64(got) != want.overlap {
 			t.Errorf("the metric counts %v", got)
@@ -110,8 +110,9 @@ func TestBudgetIsCountedExactlyAndServesAll(t *testing.T) {
 				}
 			}
 			want := tallyOf(calls, schedule.GridOf(a.ProducerID, time.Second), began, time.Now())
-			if missed := find(t, s, a.ProducerID).Missed; missed != want.overlap+want.budget {
-				t.Errorf("%s: %d missed, want %+v", a.ProducerID, missed, want)
+			got := find(t, s, a.ProducerID)
+			if got.Missed != want.overlap+want.budget || got.MissedOverlap != want.overlap || got.MissedBudget != want.budget {
+				t.Errorf("%s: %d missed, %d for overlap, %d for budget, want %+v", a.ProducerID, got.Missed, got.MissedOverlap, got.MissedBudget, want)
 			}
 			all.overlap += want.overlap
 			all.budget += want.budget

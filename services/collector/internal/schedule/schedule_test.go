@@ -3,6 +3,7 @@ package schedule_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -238,6 +239,35 @@ func TestStopCancelsAndEndsWithoutStaleMarkers(t *testing.T) {
 	})
 }
 
+func TestGoroutinesOfPastCollectionsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{collect: take(time.Second)}
+		s, stop := run(t, f, schedule.Config{})
+		before := runtime.NumGoroutine()
+		var change schedule.Change
+		for i := range 500 {
+			change.Upserts = append(change.Upserts, newAssignment(assignment.ProducerID(fmt.Sprintf("p%03d", i)), time.Hour))
+		}
+		s.Apply(change)
+		time.Sleep(500 * time.Millisecond)
+		if n := runtime.NumGoroutine() - before; n < 500 {
+			t.Fatalf("%d goroutines while all are collected", n)
+		}
+		for range 3 {
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if n := runtime.NumGoroutine() - before; n > 32 {
+				t.Errorf("%d goroutines are left", n)
+			}
+		}
+		stop()
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > 0 {
+			t.Errorf("%d goroutines after the stop", n)
+		}
+	})
+}
+
 func TestPanicIsAFailureOfThatCollection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fleet{collect: func(_ context.Context, p *pull, _ time.Time) schedule.Result {
@@ -285,7 +315,7 @@ func TestStatusTellsSuccessAndFailure(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			switch n++; n {
 			case 2, 3:
-				return schedule.Result{Reason: schedule.ReasonStatus, Message: strings.Repeat("ä", 1000)}
+				return schedule.Result{Reason: schedule.ReasonStatus, Message: strings.Repeat("ä", 1000), Samples: 3, BodyBytes: 30}
 			default:
 				return schedule.Result{Samples: 7, BodyBytes: 70}
 			}
@@ -309,16 +339,30 @@ func TestStatusTellsSuccessAndFailure(t *testing.T) {
 			status.Last.Duration != 20*time.Millisecond || !status.Last.Start.Equal(grid.Add(time.Hour)) {
 			t.Errorf("the last failure: %+v", status.Last)
 		}
+		if status.Last != status.Failure {
+			t.Errorf("the last one is %+v, the last failure %+v", status.Last, status.Failure)
+		}
+		first := schedule.Result{Start: status.Success.Start, Duration: 20 * time.Millisecond, Samples: 7, BodyBytes: 70}
+		if status.Success != first || !first.Start.Before(grid) {
+			t.Errorf("the success before the failures: %+v", status.Success)
+		}
 
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		status = find(t, s, "a")
-		if status.Successes != 2 || !status.FailingSince.IsZero() || status.LastFailureReason != schedule.ReasonStatus ||
-			status.LastFailureMessage == "" || !status.LastSuccess.Equal(grid.Add(2*time.Hour+20*time.Millisecond)) {
+		if status.Successes != 2 || !status.FailingSince.IsZero() || status.Failure.Reason != schedule.ReasonStatus ||
+			status.Failure.Message == "" || !status.LastSuccess.Equal(grid.Add(2*time.Hour+20*time.Millisecond)) {
 			t.Errorf("after the success: %+v", status)
 		}
 		if status.Last.Reason != schedule.ReasonNone || status.Last.Message != "" || status.Last.Samples != 7 || status.Last.BodyBytes != 70 {
 			t.Errorf("the last success: %+v", status.Last)
+		}
+		failure := schedule.Result{
+			Start: time.Unix(0, grid.Add(time.Hour).UnixNano()), Duration: 20 * time.Millisecond, Samples: 3, BodyBytes: 30,
+			Reason: schedule.ReasonStatus, Message: strings.Repeat("ä", 256),
+		}
+		if status.Failure != failure || status.Success != status.Last {
+			t.Errorf("the failure before the success: %+v, want %+v; the success %+v", status.Failure, failure, status.Success)
 		}
 		if a, b := metric(t, metrics, "collections_total", "success"), metric(t, metrics, "collections_total", "status"); a != 2 || b != 2 {
 			t.Errorf("%v successes and %v failures counted", a, b)

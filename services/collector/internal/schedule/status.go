@@ -33,14 +33,17 @@ type Status struct {
 	// zero for never.
 	LastSuccess, LastFailure time.Time
 
-	// LastFailureReason and LastFailureMessage tell the last failure, also
-	// after a success.
-	LastFailureReason  Reason
-	LastFailureMessage string
+	// Success and Failure are what the last collection that succeeded came to,
+	// and the last one that failed; zero before there was one. Each is told also
+	// after the other, and after a change of the endpoint.
+	Success, Failure Result
 
-	// Successes, Failures and Missed count since the producer was applied.
-	// Missed are due times without a collection.
-	Successes, Failures, Missed int64
+	// Successes and Failures count since the producer was applied. So do the due
+	// times without a collection: Missed is all of them, MissedOverlap those at
+	// which the collection before was running, and MissedBudget those for which
+	// this collector had no room.
+	Successes, Failures                 int64
+	Missed, MissedOverlap, MissedBudget int64
 
 	// FailingSince is when the first of the failures since the last success
 	// came to its end. It is zero when the last collection succeeded, and when
@@ -123,18 +126,22 @@ func (s *Schedule) statuses(members []member) []Status {
 
 // status is that of a member of a roll that may be an old one. mu is held.
 func (s *Schedule) status(m member) Status {
-	e, r := m.entry, &m.entry.record
+	e, r, t := m.entry, &m.entry.record, m.entry.record.troubles()
 	status := Status{
-		Assignment:         m.assigned,
-		Last:               r.last(),
-		LastSuccess:        unixTime(r.success),
-		LastFailure:        unixTime(r.failure),
-		LastFailureReason:  r.reason,
-		LastFailureMessage: r.message,
-		Successes:          r.successes,
-		Failures:           r.failures,
-		Missed:             r.missed,
-		FailingSince:       unixTime(r.failingSince),
+		Assignment:    m.assigned,
+		Success:       r.succeeded(),
+		Failure:       t.last(),
+		LastSuccess:   unixTime(r.success),
+		LastFailure:   unixTime(t.failure),
+		Successes:     r.successes,
+		Failures:      t.failures,
+		Missed:        t.overlap + t.budget,
+		MissedOverlap: t.overlap,
+		MissedBudget:  t.budget,
+		FailingSince:  unixTime(t.failingSince),
+	}
+	if status.Last = status.Success; r.failed {
+		status.Last = status.Failure
 	}
 	if u, ok := s.unrunnable[e.id]; ok && u.assigned == m.assigned {
 		status.UnrunnableReason = u.reason

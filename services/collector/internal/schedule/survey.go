@@ -89,10 +89,10 @@ func (s *Schedule) surveyBatch(survey *Survey, members []member, silent []*entry
 			continue
 		}
 		survey.Run++
-		if e.record.start != 0 && !e.record.failed {
+		if e.record.success != 0 && !e.record.failed {
 			survey.Answering++
 		}
-		if e.record.inRow > 0 {
+		if e.record.troubles().inRow > 0 {
 			silent = append(silent, e)
 		}
 	}
@@ -107,13 +107,14 @@ func (s *Schedule) evidenceOf(e *entry) Evidence {
 
 // evidence is that of an entry. mu is held.
 func (s *Schedule) evidence(e *entry) Evidence {
-	if e.state == unopened || e.record.inRow == 0 {
+	t := e.record.troubles()
+	if e.state == unopened || t.inRow == 0 {
 		return Evidence{}
 	}
 	return Evidence{
 		Interval:     e.work.Interval,
-		FailingSince: s.base.Add(e.record.failingFrom),
-		Failures:     int(e.record.inRow),
+		FailingSince: s.base.Add(t.failingFrom),
+		Failures:     int(t.inRow),
 	}
 }
 

@@ -87,7 +87,7 @@ func (s *Schedule) testify(answer []Testimony, entries []*entry, q *Question) []
 		if len(answer) == q.Limit {
 			break
 		}
-		if !q.Failing || e.record.inRow > 0 {
+		if !q.Failing || e.record.troubles().inRow > 0 {
 			answer = append(answer, s.testimony(e))
 		}
 	}
@@ -102,12 +102,12 @@ func (s *Schedule) testimony(e *entry) Testimony {
 		Collected:  r.answered,
 		Identified: r.identity == IdentityOwn,
 	}
-	if r.yield > 0 {
-		t.Rate = float64(r.yield) / e.work.Interval.Seconds()
+	if r.samples > 0 {
+		t.Rate = float64(r.samples) / e.work.Interval.Seconds()
 	}
-	if r.inRow > 0 {
-		t.FailingSince = time.Unix(0, int64(s.wall+r.failingFrom))
-		t.Failures, t.Reason = int(r.inRow), r.reason
+	if tr := r.troubles(); tr.inRow > 0 {
+		t.FailingSince = time.Unix(0, int64(s.wall+tr.failingFrom))
+		t.Failures, t.Reason = int(tr.inRow), tr.reason
 	}
 	return t
 }

@@ -15,13 +15,8 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 )
 
-const (
-	// idleChannel is for how long a connection is kept that nobody uses.
-	idleChannel = 2 * time.Minute
-
-	// windowBytes bounds what is received ahead of being read: one chunk.
-	windowBytes = 256 << 10
-)
+// windowBytes bounds what is received ahead of being read: one chunk.
+const windowBytes = maxChunk
 
 // A channel is a gRPC connection to one address. Collections of producers behind
 // one address share it.
@@ -44,7 +39,8 @@ type address struct {
 
 // channels keep connections between collections. There is no reconnecting behind
 // a collection's back: a connection that failed is dropped, and the next
-// collection dials anew.
+// collection dials anew. Of a producer that is collected less often than idle
+// connections are closed, none is kept at all.
 type channels struct {
 	dial    dialFunc
 	tls     *tls.Config
@@ -118,11 +114,11 @@ func (c *channels) connect(at address) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+at.hostPort, options...)
 }
 
-// release gives a connection back. One that is not sound is never used again.
-func (c *channels) release(ch *channel, sound bool) {
+// release gives a connection back. One that is not kept is never used again.
+func (c *channels) release(ch *channel, keep bool) {
 	c.mu.Lock()
 	ch.users--
-	if !sound {
+	if !keep {
 		c.drop(ch)
 	}
 	var closing []*channel
@@ -133,7 +129,7 @@ func (c *channels) release(ch *channel, sound bool) {
 	default:
 		ch.since = time.Now()
 		ch.element = c.idle.PushBack(ch)
-		closing = c.expire(ch.since.Add(-idleChannel))
+		closing = c.expire(ch.since.Add(-idleConnTimeout))
 	}
 	c.mu.Unlock()
 	closeAll(closing)
@@ -167,7 +163,7 @@ func (c *channels) expire(before time.Time) (closing []*channel) {
 		c.timer.Stop()
 		c.timer = nil
 	case c.idle.Len() > 0 && c.timer == nil:
-		c.timer = time.AfterFunc(idleChannel, c.tick)
+		c.timer = time.AfterFunc(idleConnTimeout, c.tick)
 	}
 	return closing
 }
@@ -176,7 +172,7 @@ func (c *channels) expire(before time.Time) (closing []*channel) {
 func (c *channels) tick() {
 	c.mu.Lock()
 	c.timer = nil
-	closing := c.expire(time.Now().Add(-idleChannel))
+	closing := c.expire(time.Now().Add(-idleConnTimeout))
 	c.mu.Unlock()
 	closeAll(closing)
 }

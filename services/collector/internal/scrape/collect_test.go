@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -82,30 +83,55 @@ func TestRequest(t *testing.T) {
 }
 
 func TestConnectionIsKept(t *testing.T) {
+	t.Run("for the next collection", func(t *testing.T) { connections(t, 15*time.Second, 1, 1) })
+	t.Run("not for hours", func(t *testing.T) { connections(t, time.Hour, 8, 0) })
+}
+
+// connections collects eight times in an interval, and expects so many dials, and
+// so many connections that stay open.
+func connections(t *testing.T, interval time.Duration, wantDials, wantOpen int32) {
 	synctest.Test(t, func(t *testing.T) {
-		var dials atomic.Int32
+		var dials, open atomic.Int32
 		r := newRig(t, func(cfg *scrape.Config) {
 			dial := cfg.DialContext
 			cfg.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 				dials.Add(1)
-				return dial(ctx, network, address)
+				open.Add(1)
+				conn, err := dial(ctx, network, address)
+				return &closing{Conn: conn, open: &open}, err
 			}
 		})
 		r.text("a 1\n")
-		c := r.open(producer())
+		a := producer()
+		a.Interval = interval
+		c := r.open(a)
+		pause := min(interval, time.Minute)
 		for range 5 {
 			r.good(c)
-			time.Sleep(15 * time.Second)
+			time.Sleep(pause)
 		}
 		r.answer(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) })
 		for range 3 {
 			r.collect(c)
-			time.Sleep(15 * time.Second)
+			time.Sleep(pause)
 		}
-		if n := dials.Load(); n != 1 {
-			t.Errorf("%d dials, want 1", n)
+		if n, left := dials.Load(), open.Load(); n != wantDials || left != wantOpen {
+			t.Errorf("%d dials and %d open, want %d and %d", n, left, wantDials, wantOpen)
 		}
 	})
+}
+
+// closing is a connection that is counted until it is closed.
+type closing struct {
+	net.Conn
+
+	open *atomic.Int32
+	once sync.Once
+}
+
+func (c *closing) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
 }
 
 func TestGzip(t *testing.T) {

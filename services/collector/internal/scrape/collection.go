@@ -41,7 +41,7 @@ type Collection struct {
 }
 
 func newCollection(s *Scraper, t *target) *Collection {
-	c := &Collection{scraper: s, report: s.newReport(t)}
+	c := &Collection{scraper: s, report: s.newReport(t), families: families{texts: &s.texts}}
 	c.target.Store(t)
 	return c
 }
@@ -70,7 +70,7 @@ func (c *Collection) Metadata() iter.Seq2[string, metadata.Metadata] {
 // Update takes a changed assignment. Where it changes the series, those of
 // before get their stale markers at the next collection.
 func (c *Collection) Update(a *assignment.Assignment) error {
-	t, err := compile(a, c.scraper.limits)
+	t, err := compile(a, c.scraper.setup.Load())
 	if err != nil {
 		return err
 	}
@@ -308,7 +308,7 @@ func (s *Scraper) scratch() *scratch {
 	if sc, ok := s.scratches.Get().(*scratch); ok {
 		return sc
 	}
-	return newScratch()
+	return newScratch(&s.texts)
 }
 
 func (s *Scraper) release(sc *scratch) {

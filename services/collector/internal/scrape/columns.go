@@ -72,7 +72,7 @@ func (c *columns) add(b []byte) *failure {
 		return fail(schedule.ReasonTooLarge, "an answer of more than %d bytes", c.limit)
 	}
 	budget := &c.from.budget
-	if !budget.take(swelling * n) {
+	if !budget.takeMore(swelling*n, c.paid) {
 		return budget.over()
 	}
 	before := c.capacity()
@@ -83,7 +83,7 @@ func (c *columns) add(b []byte) *failure {
 	}
 	// Strings have their bytes beside the column.
 	kept := c.capacity() - before + n
-	if !budget.take(kept) {
+	if !budget.takeMore(kept, c.paid) {
 		return budget.over()
 	}
 	c.paid += kept

@@ -27,6 +27,7 @@ const maxHelp = 16 << 10
 
 // A scratch is what one collection needs while it runs.
 type scratch struct {
+	texts   *texts // the scraper's
 	batch   sample.Batch
 	fresh   []fresh
 	index   map[labels.Labels]*track
@@ -46,8 +47,8 @@ type scratch struct {
 	samples, added, duplicates, ahead, badExemplars int
 }
 
-func newScratch() *scratch {
-	return &scratch{index: map[labels.Labels]*track{}, builder: labels.NewBuilder(labels.EmptyLabels())}
+func newScratch(t *texts) *scratch {
+	return &scratch{texts: t, index: map[labels.Labels]*track{}, builder: labels.NewBuilder(labels.EmptyLabels())}
 }
 
 // reset drops all that a collection has left, and what it points to.
@@ -59,6 +60,7 @@ func (sc *scratch) reset() {
 	}
 	sc.builder.Reset(labels.EmptyLabels())
 	*sc = scratch{
+		texts:   sc.texts,
 		batch:   sample.Batch{Samples: sc.batch.Samples[:0]},
 		fresh:   sc.fresh[:0],
 		index:   sc.index,

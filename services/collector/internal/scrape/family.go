@@ -22,6 +22,7 @@ type family struct {
 // families are the metric families of one producer. The owning collection
 // changes them under mu, readers of metadata hold it too.
 type families struct {
+	texts  *texts // the scraper's
 	mu     sync.RWMutex
 	byName map[string]*family
 
@@ -46,7 +47,7 @@ func (f *families) find(name []byte, pass uint32) *family {
 			f.byName = map[string]*family{}
 		}
 		fam = &family{
-			name: string(name), changed: pass,
+			name: f.texts.share(name), changed: pass,
 			meta: &metadata.Metadata{Type: model.MetricTypeUnknown},
 		}
 		f.byName[fam.name] = fam
@@ -89,7 +90,7 @@ func (f *families) setType(name []byte, typ model.MetricType, pass uint32) *fami
 func (f *families) setHelp(name, help []byte, pass uint32) *family {
 	fam := f.find(name, pass)
 	if fam.meta.Help != string(help) {
-		f.edit(fam, pass).Help = string(help)
+		f.edit(fam, pass).Help = f.texts.share(help)
 	}
 	return fam
 }

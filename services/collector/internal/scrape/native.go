@@ -59,7 +59,8 @@ func (s *Scraper) pullColumns(ctx context.Context, t *target, known *layout, col
 	}
 	f := p.run(ch.conn, s.collect(t, known))
 	// What is wrong with an answer is not the connection's fault.
-	s.channels.release(ch, f == nil || f.reason != schedule.ReasonUnreachable && f.reason != schedule.ReasonTimeout)
+	sound := f == nil || f.reason != schedule.ReasonUnreachable && f.reason != schedule.ReasonTimeout
+	s.channels.release(ch, sound && t.assignment.Interval < idleConnTimeout)
 	return p, f
 }
 

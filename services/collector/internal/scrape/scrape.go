@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -68,9 +69,8 @@ type Config struct {
 	// UserAgent is that header's value; empty is "rollcall-collector".
 	UserAgent string
 
-	// Limits bound each collection where its assignment does not. Fields that
-	// are not positive mean the defaults.
-	Limits Limits
+	// Setup is what Configure may change.
+	Setup Setup
 
 	// MaxInFlightBytes bounds the bodies held at one time by all collections
 	// together; not positive is DefaultMaxInFlightBytes.
@@ -99,7 +99,7 @@ type Scraper struct {
 	sink         Sink
 	transport    *http.Transport
 	channels     *channels
-	limits       Limits
+	setup        atomic.Pointer[Setup]
 	budget       budget
 	buffers      bufferPools
 	gzips        sync.Pool // of *gunzip
@@ -107,6 +107,7 @@ type Scraper struct {
 	zstd         *zstd.Decoder // made by zstdOnce
 	scratches    sync.Pool     // of *scratch
 	columns      sync.Pool     // of *columns
+	texts        texts
 	writeTimeout time.Duration
 	logger       *slog.Logger
 	metrics      *Metrics
@@ -128,13 +129,13 @@ func New(cfg Config) *Scraper {
 		sink:         cfg.Sink,
 		transport:    newTransport(&cfg),
 		channels:     newChannels(&cfg),
-		limits:       cfg.Limits.orElse(DefaultLimits()),
 		writeTimeout: cfg.WriteTimeout,
 		logger:       cfg.Logger,
 		metrics:      cfg.Metrics,
 		userAgent:    []string{cfg.UserAgent},
 		open:         map[assignment.ProducerID]*Collection{},
 	}
+	s.Configure(cfg.Setup)
 	s.reportNames, s.reportMetas = reportMeta()
 	if s.metrics == nil {
 		s.metrics = NewMetrics()
@@ -161,7 +162,7 @@ func New(cfg Config) *Scraper {
 // Open makes the collection of a producer. An error says for people why this
 // collector cannot run the assignment.
 func (s *Scraper) Open(a *assignment.Assignment) (schedule.Collection, error) {
-	t, err := compile(a, s.limits)
+	t, err := compile(a, s.setup.Load())
 	if err != nil {
 		return nil, err
 	}

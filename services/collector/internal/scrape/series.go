@@ -108,7 +108,7 @@ func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratc
 	if c.spellings == nil {
 		c.spellings = map[string]*spelling{}
 	}
-	key := string(raw)
+	key := sc.texts.share(raw)
 	c.spellings[key] = sp
 	c.hits++
 	sc.fresh = append(sc.fresh, fresh{key, sp})

@@ -31,7 +31,7 @@ type target struct {
 }
 
 // compile checks an assignment; the error is for people.
-func compile(a *assignment.Assignment, defaults Limits) (*target, error) {
+func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 	u, err := endpoint.Parse(a.Endpoint)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func compile(a *assignment.Assignment, defaults Limits) (*target, error) {
 		assignment: a,
 		url:        u,
 		timeout:    []string{strconv.FormatFloat(a.Timeout.Seconds(), 'f', -1, 64)},
-		limits:     limitsOf(a, defaults),
+		limits:     limitsOf(a, setup.Limits),
 	}
 	byName := map[string]string{model.JobLabel: defaultJob, model.InstanceLabel: endpoint.HostPort(u)}
 	seen := make(map[string]bool, len(a.Labels))

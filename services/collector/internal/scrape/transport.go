@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// idleConnTimeout is for how long a connection is kept for the next collection.
+// Of a producer that is collected less often it is not kept at all.
+const idleConnTimeout = 2 * time.Minute
+
 // maxHeaderBytes bounds the headers of an answer.
 const maxHeaderBytes = 64 << 10
 
@@ -31,7 +35,7 @@ func newTransport(cfg *Config) *http.Transport {
 		DisableCompression:     true,
 		MaxIdleConns:           idle,
 		MaxIdleConnsPerHost:    8, // producers behind one address are few
-		IdleConnTimeout:        2 * time.Minute,
+		IdleConnTimeout:        idleConnTimeout,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		WriteBufferSize:        1 << 10, // a request is small
 		Protocols:              protocols,

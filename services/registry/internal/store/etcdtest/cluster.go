@@ -10,10 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +78,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	})
 	var peers []string
 	for i := range o.Members {
-		m, err := newMember(t.Context(), filepath.Join(dir, fmt.Sprint(i)), fmt.Sprintf("m%d", i), o, logger)
+		m, err := newMember(t.Context(), dir, i, o, logger)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +172,8 @@ func (c *Cluster) Start(t testing.TB, i int) {
 	}
 }
 
-func newMember(ctx context.Context, dir, name string, o Options, logger *zap.Logger) (*member, error) {
+func newMember(ctx context.Context, parent string, i int, o Options, logger *zap.Logger) (*member, error) {
+	dir := filepath.Join(parent, strconv.Itoa(i))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -182,12 +185,12 @@ func newMember(ctx context.Context, dir, name string, o Options, logger *zap.Log
 	if !o.TLS.Empty() {
 		scheme = "https"
 	}
-	peer, err := freeAddress(ctx)
+	peer, err := freeAddress(ctx, i)
 	if err != nil {
 		return nil, err
 	}
 	c := embed.NewConfig()
-	c.Name, c.Dir = name, filepath.Join(dir, "data")
+	c.Name, c.Dir = fmt.Sprintf("m%d", i), filepath.Join(dir, "data")
 	c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: peer}}
 	c.AdvertisePeerUrls = c.ListenPeerUrls
 	c.ListenClientUrls = []url.URL{{Scheme: map[string]string{"http": "unix", "https": "unixs"}[scheme], Path: d.behind}}
@@ -220,13 +223,22 @@ func (m *member) start() error {
 	}
 }
 
-// freeAddress is one on which nobody listens.
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freeAddress is one on which nobody listens, and whose port the system gives to
+// nobody by itself, as it does to whoever dials: it has to stay free while the
+// member is dead. Different members get different ones.
+func freeAddress(ctx context.Context, member int) (string, error) {
+	const lowest, ports, tries = 10_000, 1_000, 100
+	first := lowest + member*ports
+	var failed error
+	for range tries {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(ports)))
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err == nil {
+			return address, listener.Close()
+		}
+		failed = err
 	}
-	return listener.Addr().String(), listener.Close()
+	return "", failed
 }
 
 // newLogger hands on what members call an error, by the test's output.

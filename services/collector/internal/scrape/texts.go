@@ -1,0 +1,42 @@
+package scrape
+
+import "sync"
+
+// texts lets producers share equal strings: those of one program write the same
+// series and families. It is bounded: when it is full it begins anew, and what
+// was shared stays so. The zero value is ready; it is safe for concurrent use.
+type texts struct {
+	mu    sync.Mutex
+	known map[string]string
+	size  int // bytes
+}
+
+const (
+	// maxTexts bounds the bytes of all texts.
+	maxTexts = 8 << 20
+
+	// maxSharedText bounds one that is shared: longer ones are rare, and few of
+	// them would fill it.
+	maxSharedText = 1 << 10
+
+	// textCost is what a short text takes beside its bytes.
+	textCost = 64
+)
+
+// share is the text as a string, the same one as before if it is known.
+func (t *texts) share(text []byte) string {
+	if len(text) > maxSharedText {
+		return string(text)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s, ok := t.known[string(text)]; ok {
+		return s
+	}
+	if t.size += len(text) + textCost; t.known == nil || t.size > maxTexts {
+		t.known, t.size = map[string]string{}, len(text)+textCost
+	}
+	s := string(text)
+	t.known[s] = s
+	return s
+}
