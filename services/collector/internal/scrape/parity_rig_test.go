@@ -228,7 +228,7 @@ scrape_configs:
 // collect collects each page at its time, and returns the metadata in the end.
 func (l *life) collect(t *testing.T, db *stores.TSDB, pipes *pipeNet, start time.Time) map[string][]string {
 	t.Helper()
-	s := scrape.New(scrape.Config{Sink: checked{t, db}, DialContext: pipes.dial, Limits: scrape.Limits{BodyBytes: parityBody, Samples: paritySamples}})
+	s := scrape.New(scrape.Config{Sink: checked{t, db}, DialContext: pipes.dial, Setup: scrape.Setup{Limits: scrape.Limits{BodyBytes: parityBody, Samples: paritySamples}}})
 	defer s.Close()
 	a := producer()
 	a.HonorLabels, a.IgnoreTimestamps = l.honorLabels, l.ignoreTimestamps
