@@ -13,7 +13,6 @@ import (
 	"iter"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -96,7 +95,7 @@ type Config struct {
 // and the budget of bytes. It is safe for concurrent use.
 type Scraper struct {
 	sink         Sink
-	transport    *http.Transport
+	transports   *transports
 	setup        atomic.Pointer[Setup]
 	budget       budget
 	buffers      bufferPools
@@ -124,7 +123,7 @@ type Scraper struct {
 func New(cfg Config) *Scraper {
 	s := &Scraper{
 		sink:         cfg.Sink,
-		transport:    newTransport(&cfg),
+		transports:   newTransports(&cfg),
 		writeTimeout: cfg.WriteTimeout,
 		logger:       cfg.Logger,
 		metrics:      cfg.Metrics,
@@ -171,7 +170,7 @@ func (s *Scraper) Open(a *assignment.Assignment) (schedule.Collection, error) {
 
 // Close closes the connections that no collection is using. It is called when
 // the last collection has returned.
-func (s *Scraper) Close() { s.transport.CloseIdleConnections() }
+func (s *Scraper) Close() { s.transports.close() }
 
 // Find returns the open collection of a producer.
 func (s *Scraper) Find(id assignment.ProducerID) (*Collection, bool) {
