@@ -53,8 +53,26 @@ func TestHosts(t *testing.T) {
 
 func TestHostsRefused(t *testing.T) {
 	for _, list := range [][]string{
-		nil, {""}, {"a", ""}, {"a b"}, {"a/b"}, {"http://a"}, {"10.1.0.0/8"}, {"*a"}, {"a.*"}, {"*.*"}, {"**"},
-		{"*."}, {"a:"}, {"a:0"}, {"a:99999"}, {"u@a"}, {"a#b"}, {"a?b"}, {"*:443"}, make([]string, 1001),
+		nil,
+		{""},
+		{"a", ""},
+		{"a b"},
+		{"a/b"},
+		{"http://a"},
+		{"10.1.0.0/8"},
+		{"*a"},
+		{"a.*"},
+		{"*.*"},
+		{"**"},
+		{"*."},
+		{"a:"},
+		{"a:0"},
+		{"a:99999"},
+		{"u@a"},
+		{"a#b"},
+		{"a?b"},
+		{"*:443"},
+		make([]string, 1001),
 	} {
 		if h, err := endpoint.ParseHosts(list); err == nil {
 			t.Errorf("%.3q: taken as %s", list, h)

@@ -83,7 +83,7 @@ func secure(t *testing.T, ca *authority, http2, mutual bool) *secured {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.seen.Store(r)
 		w.Header().Set("Content-Type", "text/plain")
-		fmt.Fprint(w, "a 1\n")
+		fmt.Fprint(w, "a 1")     // HTTP/2 has told the end of it, and chunks have, too
 		w.(http.Flusher).Flush() //nolint:errcheck // so that the length is not told
 	}))
 	server.EnableHTTP2 = http2
