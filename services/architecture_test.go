@@ -79,7 +79,7 @@ var house = []room{
 	{"services/collector/internal/schedule", engine, nil},
 	{"services/collector/internal/follow", adapter, []string{registryV1}},
 	{"services/collector/internal/statefile", adapter, nil},
-	{"services/collector/internal/scrape", adapter, []string{producerV1}},
+	{"services/collector/internal/scrape", adapter, []string{producerV1, "services/producer"}},
 	{"services/collector/internal/sink", adapter, nil},
 	{"services/collector/internal/settings", adapter, nil},
 	{"services/collector/internal/query", adapter, nil},

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -133,7 +132,6 @@ const (
 	DefaultRetention    = 15 * 24 * time.Hour
 	DefaultStopGrace    = 10 * time.Second
 	outOfOrderWindow    = 10 * time.Minute
-	selfDelay           = time.Second
 )
 
 // A Collector is one collector process.
@@ -281,6 +279,7 @@ func (k *Collector) assemble(state *statefile.State, first *settings.Settings) e
 		return err
 	}
 	k.web.Handle("/api/v1/", queries)
+	addPrometheusProbes(k.web)
 	return nil
 }
 
@@ -382,35 +381,6 @@ func (k *Collector) close() {
 			k.config.Logger.Error("could not close the state", "error", err)
 		}
 	}
-}
-
-// registerSelf keeps the collector registered as a producer. When the registry
-// refuses that, collecting goes on.
-//
-// It waits until the registry knows the collector, and a little longer for
-// those that start with it, so that the producer can be given to any of them:
-// the first pick is for good.
-func (k *Collector) registerSelf(ctx context.Context) error {
-	c := k.config
-	select {
-	case <-k.follower.Registered():
-	case <-ctx.Done():
-		return nil
-	}
-	select {
-	case <-time.After(selfDelay + rand.N(selfDelay)):
-	case <-ctx.Done():
-		return nil
-	}
-	err := producer.Keep(ctx, producer.Config{Registries: c.Registries, Dial: c.DialRegistry, Logger: c.Logger}, producer.Registration{
-		ID:       c.SelfID,
-		Endpoint: c.SelfEndpoint,
-		Labels:   map[string]string{"job": "rollcall-collector"},
-	})
-	if err != nil {
-		c.Logger.ErrorContext(ctx, "could not register itself as a producer", "error", err)
-	}
-	return nil
 }
 
 func (k *Collector) panicked(id assignment.ProducerID, value any, stack []byte) {

@@ -23,12 +23,14 @@ type Setup struct {
 func (s *Scraper) Configure(setup Setup) {
 	setup.Limits = setup.Limits.orElse(DefaultLimits())
 	s.setup.Store(&setup)
-	s.transports.keep(func(digest string) bool {
+	wanted := func(digest string) bool {
 		for _, c := range setup.Credentials {
 			if c.TLSDigest == digest {
 				return true
 			}
 		}
 		return digest == ""
-	})
+	}
+	s.transports.keep(wanted)
+	s.channels.keep(wanted)
 }

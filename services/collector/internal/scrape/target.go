@@ -37,9 +37,6 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if endpoint.Native(u) {
-		return nil, fmt.Errorf("scheme %s is not supported", u.Scheme)
-	}
 	t := &target{
 		assignment: a,
 		url:        u,

@@ -143,6 +143,9 @@ func authorization(c *config.HTTPClientConfig, from source) (config.Secret, erro
 	if token == "" {
 		return "", errors.New("authorization: credentials are missing")
 	}
+	if strings.ContainsFunc(token, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return "", errors.New("authorization: credentials: want printable ASCII")
+	}
 	return config.Secret(a.Type + " " + token), nil
 }
 
