@@ -23,6 +23,7 @@ type target struct {
 	url        *url.URL
 	timeout    []string // the header's value
 	limits     Limits
+	access     access
 
 	// labels are put on every series: those of the assignment, job and
 	// instance; sorted by name. set is the same.
@@ -41,6 +42,9 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 		url:        u,
 		timeout:    []string{strconv.FormatFloat(a.Timeout.Seconds(), 'f', -1, 64)},
 		limits:     limitsOf(a, setup.Limits),
+	}
+	if t.access, err = setup.accessTo(a, u); err != nil {
+		return nil, err
 	}
 	byName := map[string]string{model.JobLabel: defaultJob, model.InstanceLabel: endpoint.HostPort(u)}
 	seen := make(map[string]bool, len(a.Labels))
