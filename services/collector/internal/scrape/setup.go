@@ -7,6 +7,8 @@ import "github.com/prometheus/prometheus/model/relabel"
 type Setup struct {
 	// Targets relabel what the registry assigned, and Series what a producer
 	// exposes, as Prometheus's relabel_configs and metric_relabel_configs do.
+	// They have been validated. The interval and the timeout are the registry's:
+	// what Targets make of them is ignored.
 	Targets []*relabel.Config
 	Series  []*relabel.Config
 
