@@ -1,6 +1,7 @@
 package scrape_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	producerv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/producer/v1"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	exposer "github.com/rollcall-metrics/rollcall/services/producer"
@@ -119,4 +121,15 @@ func gauge(t testing.TB, c prometheus.Collector, name string) float64 {
 	}
 	t.Fatalf("there is no %s", name)
 	return 0
+}
+
+// exposedValues are the series of samples that are neither the report's nor
+// stale markers.
+func exposedValues(batch []sample.Sample) (all []string) {
+	for _, line := range exposed(batch, time.Time{}) {
+		if !strings.Contains(line, " stale") {
+			all = append(all, line)
+		}
+	}
+	return all
 }
