@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -29,6 +28,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/settings"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/statefile"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -65,6 +65,10 @@ type Config struct {
 
 	// DataDir is where the state file and the samples are kept.
 	DataDir string
+
+	// ConfigFile says how targets and series are relabeled, and has the limits and
+	// credentials; empty for none. Relative paths in it begin at its directory.
+	ConfigFile string
 
 	// Listener is where gRPC is served, HTTPListener where queries, metrics and
 	// probes are. The collector closes both.
@@ -128,7 +132,6 @@ const (
 	DefaultRetention    = 15 * 24 * time.Hour
 	DefaultStopGrace    = 10 * time.Second
 	outOfOrderWindow    = 10 * time.Minute
-	selfDelay           = time.Second
 )
 
 // A Collector is one collector process.
@@ -145,6 +148,8 @@ type Collector struct {
 	fleet    *peers.Fleet // nil with Config.Sink
 	server   *grpc.Server
 	web      *http.ServeMux
+
+	configuration *configuration
 }
 
 // New assembles a collector and loads its state. What it resumes with is
@@ -168,10 +173,14 @@ func New(_ context.Context, c Config) (*Collector, error) {
 	if len(c.Registries) == 0 {
 		return nil, errors.New("no registry address given")
 	}
+	first, err := loadSettings(c.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
 	k := &Collector{config: c, instance: assignment.InstanceID(uuid.NewString())}
 	state, err := k.open()
 	if err == nil {
-		err = k.assemble(state)
+		err = k.assemble(state, first)
 	}
 	if err != nil {
 		k.close()
@@ -227,9 +236,10 @@ func openSamples(c Config) (*sink.TSDB, error) {
 	return sink.OpenTSDB(config)
 }
 
-func (k *Collector) assemble(state *statefile.State) error {
+func (k *Collector) assemble(state *statefile.State, first *settings.Settings) error {
 	c := k.config
-	k.assembleCollecting(state)
+	k.assembleCollecting(state, setupOf(first))
+	k.assembleConfiguration(first)
 	k.server, _ = process.NewGRPCServer(process.GRPCConfig{Logger: c.Logger, Registerer: c.Metrics})
 	api.New(api.Config{
 		Collector:    assignment.CollectorID(c.ID),
@@ -239,6 +249,8 @@ func (k *Collector) assemble(state *statefile.State) error {
 		Subscription: k.subscription,
 		Testify:      k.schedule.Testify,
 		Selector:     k.selector(),
+
+		Configuration: k.configuration,
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
@@ -267,11 +279,12 @@ func (k *Collector) assemble(state *statefile.State) error {
 		return err
 	}
 	k.web.Handle("/api/v1/", queries)
+	addPrometheusProbes(k.web)
 	return nil
 }
 
 // assembleCollecting makes what follows the registry and what collects.
-func (k *Collector) assembleCollecting(state *statefile.State) {
+func (k *Collector) assembleCollecting(state *statefile.State, setup scrape.Setup) {
 	c := k.config
 	scrapes, collections, set, following := scrape.NewMetrics(), schedule.NewMetrics(), membership.NewMetrics(), follow.NewMetrics()
 	c.Metrics.MustRegister(scrapes, collections, set, following)
@@ -281,6 +294,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 	}
 	k.scraper = scrape.New(scrape.Config{
 		Sink:        samples,
+		Setup:       setup,
 		DialContext: c.DialProducer,
 		CheckAddr:   endpoint.Policy{Allow: c.AllowRanges}.CheckAddr,
 		CollectorID: assignment.CollectorID(c.ID),
@@ -367,35 +381,6 @@ func (k *Collector) close() {
 			k.config.Logger.Error("could not close the state", "error", err)
 		}
 	}
-}
-
-// registerSelf keeps the collector registered as a producer. When the registry
-// refuses that, collecting goes on.
-//
-// It waits until the registry knows the collector, and a little longer for
-// those that start with it, so that the producer can be given to any of them:
-// the first pick is for good.
-func (k *Collector) registerSelf(ctx context.Context) error {
-	c := k.config
-	select {
-	case <-k.follower.Registered():
-	case <-ctx.Done():
-		return nil
-	}
-	select {
-	case <-time.After(selfDelay + rand.N(selfDelay)):
-	case <-ctx.Done():
-		return nil
-	}
-	err := producer.Keep(ctx, producer.Config{Registries: c.Registries, Dial: c.DialRegistry, Logger: c.Logger}, producer.Registration{
-		ID:       c.SelfID,
-		Endpoint: c.SelfEndpoint,
-		Labels:   map[string]string{"job": "rollcall-collector"},
-	})
-	if err != nil {
-		c.Logger.ErrorContext(ctx, "could not register itself as a producer", "error", err)
-	}
-	return nil
 }
 
 func (k *Collector) panicked(id assignment.ProducerID, value any, stack []byte) {

@@ -3,6 +3,8 @@ package collector
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/peers"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
@@ -37,4 +39,11 @@ func (k *Collector) assembleFleet() {
 		Logger:       c.Logger,
 		Metrics:      asking,
 	})
+}
+
+// addPrometheusProbes adds the probes where Prometheus has them, for what asks
+// there whether a Prometheus is up.
+func addPrometheusProbes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Rollcall is Healthy.") })
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "Rollcall is Ready.") })
 }

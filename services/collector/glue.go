@@ -3,6 +3,7 @@ package collector
 import (
 	"iter"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/follow"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/guard"
@@ -80,31 +81,71 @@ type targets struct{ collector *Collector }
 // maxTargets bounds an answer about targets.
 const maxTargets = 100_000
 
-// Targets lists the producers that are collected now.
+// What a target is shown with beside its labels.
+const (
+	producerLabel = "__meta_rollcall_producer_id"
+	stateLabel    = "__meta_rollcall_state"
+	reasonLabel   = "__meta_rollcall_unrunnable_reason"
+)
+
+// Targets lists the producers that are assigned now.
 func (t targets) Targets() []query.Target {
 	list := t.collector.schedule.List("", maxTargets, nil)
 	all := make([]query.Target, 0, len(list))
-	for _, s := range list {
-		c, open := t.collector.scraper.Find(s.Assignment.ProducerID)
-		u, err := endpoint.Parse(s.Assignment.Endpoint)
-		if !open || err != nil {
-			continue // not run
-		}
-		target := query.Target{
-			Labels:         c.Labels(),
-			URL:            u,
-			Interval:       s.Assignment.Interval,
-			Timeout:        s.Assignment.Timeout,
-			LastCollection: s.Last.Start,
-			LastDuration:   s.Last.Duration,
-			Metadata:       families{c},
-		}
-		if s.Last.Reason != schedule.ReasonNone {
-			target.LastError = s.Last.Reason.String() + ": " + s.Last.Message
-		}
-		all = append(all, target)
+	for i := range list {
+		all = append(all, t.target(&list[i]))
 	}
 	return all
+}
+
+func (t targets) target(s *schedule.Status) query.Target {
+	target := query.Target{
+		Interval:       s.Assignment.Interval,
+		Timeout:        s.Assignment.Timeout,
+		LastCollection: s.Last.Start,
+		LastDuration:   s.Last.Duration,
+	}
+	if u, err := endpoint.Parse(s.Assignment.Endpoint); err == nil {
+		target.URL = u
+	}
+	if s.Last.Reason != schedule.ReasonNone {
+		target.LastError = s.Last.Reason.String() + ": " + s.Last.Message
+	}
+	state := t.state(s.Assignment)
+	if c, open := t.collector.scraper.Find(s.Assignment.ProducerID); open {
+		target.Labels, target.Metadata = c.Labels(), families{c}
+	} else {
+		target.Labels, target.Dropped, state = assigned(s.Assignment), true, "unrunnable"
+	}
+	target.Discovered = labels.FromStrings(producerLabel, string(s.Assignment.ProducerID), stateLabel, state)
+	if s.UnrunnableReason != "" {
+		target.Discovered = labels.FromStrings(
+			producerLabel, string(s.Assignment.ProducerID), stateLabel, state, reasonLabel, s.UnrunnableReason)
+	}
+	return target
+}
+
+// state says, for people, why a producer is collected here.
+func (t targets) state(a *assignment.Assignment) string {
+	switch {
+	case t.collector.members.Holds(a.ProducerID):
+		return "held"
+	case a.Role == assignment.RoleHandoffSource:
+		return "handoff_source"
+	case a.Role == assignment.RoleHandoffTarget:
+		return "handoff_target"
+	default:
+		return "assigned"
+	}
+}
+
+// assigned are the labels of an assignment that is not run.
+func assigned(a *assignment.Assignment) labels.Labels {
+	byName := make(map[string]string, len(a.Labels))
+	for _, l := range a.Labels {
+		byName[l.Name] = l.Value
+	}
+	return labels.FromMap(byName)
 }
 
 // families are the metric families of one producer.

@@ -216,13 +216,17 @@ func warns(r reply, id string) bool {
 	})
 }
 
-// steady checks that the rate of the counter is one a second all the time.
+// steady checks that the rate of the counter is one a second, and that it has a
+// value, all the time: a stale marker would end it until the next sample.
 func (w *world) steady(id string, begin time.Time) {
 	w.t.Helper()
-	for _, expr := range []string{`rate(clock_total{id="moved"}[1m])`, `increase(clock_total{id="moved"}[1m]) / 60`} {
-		r := w.ask(id, "query_range", "query", expr, "start", seconds(begin), "end", seconds(time.Now()), "step", "5")
+	for _, expr := range []string{
+		`rate(clock_total{id="moved"}[1m])`, `increase(clock_total{id="moved"}[1m]) / 60`, `clock_total{id="moved"} > bool 0`,
+	} {
+		end := time.Now()
+		r := w.ask(id, "query_range", "query", expr, "start", seconds(begin), "end", seconds(end), "step", "1")
 		all := w.lines(r)
-		if len(all) != 1 || len(all[0].Values) < 110 {
+		if len(all) != 1 || len(all[0].Values) != int(end.Sub(begin)/time.Second)+1 {
 			w.fatalf("%s: %s has %v", id, expr, all)
 		}
 		for _, p := range all[0].Values {

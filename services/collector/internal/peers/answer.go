@@ -277,4 +277,3 @@ func (a *answer) seal(end *collectorv1.SelectEnd) error {
 	a.sealed = true
 	return nil
 }
-

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
+	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -237,15 +239,14 @@ func TestChunksAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &histogram.Histogram{Count: 1, PositiveSpans: []histogram.Span{{Length: maxBuckets + 1}}, PositiveBuckets: make([]int64, maxBuckets+1)}
+	h := &histogram.Histogram{Count: maxBuckets + 1, ZeroThreshold: 1e-128, PositiveSpans: []histogram.Span{{Length: maxBuckets + 1}}, PositiveBuckets: make([]int64, maxBuckets+1)}
 	h.PositiveBuckets[0] = 1
 	if _, _, _, err := app.AppendHistogram(nil, 0, 1, h, false); err != nil {
 		t.Fatal(err)
 	}
-	normal, _ := tsdbutil.GenerateTestHistogram(1), 0
 	sound := chunkenc.NewHistogramChunk()
 	app, _ = sound.Appender()
-	if _, _, _, err := app.AppendHistogram(nil, 0, 1, normal, false); err != nil {
+	if _, _, _, err := app.AppendHistogram(nil, 0, 1, tsdbutil.GenerateTestHistogram(1), false); err != nil {
 		t.Fatal(err)
 	}
 	xor := chunkenc.NewXORChunk()
@@ -256,8 +257,6 @@ func TestChunksAreBounded(t *testing.T) {
 	app, _ = back.Appender()
 	app.Append(0, 2, 1)
 	app.Append(0, 1, 1)
-	counted := slices.Clone(xor.Bytes())
-	counted[1] = 1
 	float, integer := collectorv1.ChunkEncoding_CHUNK_ENCODING_XOR, collectorv1.ChunkEncoding_CHUNK_ENCODING_HISTOGRAM
 	for name, c := range map[string]struct {
 		encoding collectorv1.ChunkEncoding
@@ -322,5 +321,32 @@ func TestExemplarsAndStrings(t *testing.T) {
 	merged := mergeExemplars(append(a.exemplars, r)) // Everything twice.
 	if len(merged) != 1 || len(merged[0].Exemplars) != 50 || len(frames) < 10 {
 		t.Errorf("exemplars: %v in %d frames", merged, len(frames))
+	}
+}
+
+// TestMissingForADay: whom a registry does not name is asked for another day
+// since it did so first, and whoever is named again has another one.
+func TestMissingForADay(t *testing.T) {
+	b := newBook(Config{Self: "c-1", Metrics: NewMetrics()})
+	named := []*registryv1.Collector{{CollectorId: "c-1"}, {CollectorId: "c-2", IntrospectionEndpoint: "c-2:1"}}
+	begin := time.Unix(1_000_000, 0)
+	for i, step := range []struct {
+		after time.Duration
+		list  []*registryv1.Collector
+		known int
+	}{
+		{0, named, 1},
+		{time.Hour, nil, 1},
+		{24 * time.Hour, nil, 1},
+		{24*time.Hour + time.Minute, named, 1},
+		{48 * time.Hour, nil, 1},
+		{72*time.Hour - time.Second, nil, 1},
+		{72 * time.Hour, nil, 0},
+		{73 * time.Hour, named, 1},
+	} {
+		b.enter(step.list, begin.Add(step.after))
+		if got, err := b.others(t.Context()); len(got) != step.known || err != nil {
+			t.Errorf("%d: %d known, %v", i, len(got), err)
+		}
 	}
 }

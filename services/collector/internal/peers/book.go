@@ -22,17 +22,20 @@ import (
 )
 
 const (
-	// learnEvery is how often the registry is asked who there is, and
-	// learnAgain how soon at most when somebody does not answer, or no registry
-	// did.
+	// learnEvery is how often the registry is asked who there is when nobody
+	// wants to know, and learnAgain how often at most: when a query finds the
+	// list older than maxAge, or somebody does not answer.
 	learnEvery = 30 * time.Second
 	learnAgain = 2 * time.Second
+	maxAge     = 5 * time.Second
 
 	// learnTimeout bounds the wait for one page of one registry.
 	learnTimeout = 5 * time.Second
 
-	// firstTimeout bounds how long a query waits for the first list.
+	// firstTimeout bounds how long a query waits for the first list, freshTimeout
+	// how long for a fresh one.
 	firstTimeout = 2 * time.Second
+	freshTimeout = 500 * time.Millisecond
 
 	// missingFor is for how long the registry must have gone without naming a
 	// collector until it is asked no more. One that is named EXPUNGED is asked
@@ -58,7 +61,9 @@ type book struct {
 	mu      sync.Mutex // guards what follows
 	peers   map[assignment.CollectorID]*peer
 	learnt  chan struct{} // closed when there is a list
-	lastErr error         // of the last attempt without success
+	tried   chan struct{} // closed when the next attempt is done
+	fresh   time.Time     // when the list came
+	lastErr error         // of the last attempt, if it had no success
 	closed  bool
 }
 
@@ -81,7 +86,13 @@ type peer struct {
 }
 
 func newBook(c Config) *book {
-	return &book{Config: c, wake: make(chan struct{}, 1), peers: map[assignment.CollectorID]*peer{}, learnt: make(chan struct{})}
+	return &book{
+		Config: c,
+		wake:   make(chan struct{}, 1),
+		peers:  map[assignment.CollectorID]*peer{},
+		learnt: make(chan struct{}),
+		tried:  make(chan struct{}),
+	}
 }
 
 // nudge asks for a fresh list, soon.
@@ -92,18 +103,16 @@ func (b *book) nudge() {
 	}
 }
 
-// others are the other collectors, by id. Before the first list it waits for a
-// while; the error says that there is none.
+// others are the other collectors, by id: one that is new is among them after
+// maxAge at most, while a registry answers. The error says that there is no list
+// yet.
 func (b *book) others(ctx context.Context) ([]*peer, error) {
 	select {
 	case <-b.learnt:
+		b.refresh(ctx)
 	default:
 		b.nudge()
-		first, cancel := context.WithTimeout(ctx, firstTimeout)
-		defer cancel()
-		select {
-		case <-b.learnt:
-		case <-first.Done():
+		if !b.await(ctx, b.learnt, firstTimeout) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if b.lastErr != nil {
@@ -119,6 +128,33 @@ func (b *book) others(ctx context.Context) ([]*peer, error) {
 	}), nil
 }
 
+// refresh waits for a fresh list, unless no registry has answered the last time.
+func (b *book) refresh(ctx context.Context) {
+	b.mu.Lock()
+	old, failing, tried := time.Since(b.fresh) > maxAge, b.lastErr != nil, b.tried
+	b.mu.Unlock()
+	if !old {
+		return
+	}
+	b.nudge()
+	if !failing {
+		b.await(ctx, tried, freshTimeout)
+	}
+}
+
+// await waits until a channel is closed, and tells whether it was.
+func (b *book) await(ctx context.Context, closed <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-closed:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
 // run learns of the others until ctx ends.
 func (b *book) run(ctx context.Context) {
 	for n := 0; ; n++ {
@@ -130,7 +166,8 @@ func (b *book) run(ctx context.Context) {
 		} else {
 			b.enter(list, time.Now())
 		}
-		if !b.sleep(ctx, learnAgain) { // However much it is wanted.
+		b.await(ctx, nil, learnAgain) // However much it is wanted.
+		if ctx.Err() != nil {
 			return
 		}
 		timer := time.NewTimer(wait - learnAgain)
@@ -145,21 +182,17 @@ func (b *book) run(ctx context.Context) {
 	}
 }
 
-func (b *book) sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 func (b *book) fail(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lastErr = err
+	b.done()
+}
+
+// done tells those who wait that an attempt is done. mu is held.
+func (b *book) done() {
+	close(b.tried)
+	b.tried = make(chan struct{})
 }
 
 // fetch asks the registries in turn, beginning with the nth, until one answers
@@ -259,7 +292,8 @@ func (b *book) enter(list []*registryv1.Collector, now time.Time) {
 		}
 	}
 	stale = append(stale, b.missing(named, now)...)
-	b.lastErr = nil
+	b.lastErr, b.fresh = nil, time.Now()
+	b.done()
 	select {
 	case <-b.learnt:
 	default:
@@ -267,9 +301,7 @@ func (b *book) enter(list []*registryv1.Collector, now time.Time) {
 	}
 	b.Metrics.Known.Set(float64(len(b.peers)))
 	b.mu.Unlock()
-	for _, p := range stale {
-		p.disconnect()
-	}
+	disconnect(stale)
 }
 
 // missing takes out those that are not named for too long.
@@ -292,9 +324,17 @@ func (b *book) close() {
 	b.closed = true
 	peers := slices.Collect(maps.Values(b.peers))
 	b.mu.Unlock()
+	disconnect(peers)
+}
+
+// disconnect ends connections all at once: a goodbye to a host that stands still
+// takes seconds.
+func disconnect(peers []*peer) {
+	var all sync.WaitGroup
 	for _, p := range peers {
-		p.disconnect()
+		all.Go(p.disconnect)
 	}
+	all.Wait()
 }
 
 // connection is the connection to the peer, which is kept.
@@ -346,4 +386,3 @@ func options(dial Dial) []grpc.DialOption {
 	}
 	return all
 }
-

@@ -4,7 +4,10 @@ import (
 	"testing"
 	"time"
 
+	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/peers"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -22,12 +25,11 @@ func TestNobodyIsForgotten(t *testing.T) {
 				t.Errorf("%s: %v, %v, %v", what, got, warnings, err)
 			}
 		}
-		r.refuse = status.Error(codes.Unavailable, "not now")
+		r.names(status.Error(codes.Unavailable, "not now"))
 		complete("an error")
-		r.refuse = nil
-		r.listed = r.listed[:1]
+		r.names(nil, &registryv1.Collector{CollectorId: "c-1"})
 		complete("a list without it")
-		r.listed = nil
+		r.names(nil)
 		complete("an empty list")
 		for what, c := range map[string]*registryv1.Collector{
 			"an address that is none":  {CollectorId: "c-2", IntrospectionEndpoint: "nowhere"},
@@ -35,20 +37,12 @@ func TestNobodyIsForgotten(t *testing.T) {
 			"an id that is none":       {CollectorId: "c 2", IntrospectionEndpoint: "c-2:1"},
 			"expunged with a bad name": {CollectorId: "", State: registryv1.CollectorState_COLLECTOR_STATE_EXPUNGED},
 		} {
-			r.listed = []*registryv1.Collector{c}
+			r.names(nil, c)
 			complete(what)
 		}
-		r.listed = []*registryv1.Collector{
-			{CollectorId: "c-3", IntrospectionEndpoint: "c-2:1"},
-			{CollectorId: "c-2", State: registryv1.CollectorState_COLLECTOR_STATE_EXPUNGED},
-		}
+		r.names(nil, &registryv1.Collector{CollectorId: "c-3", IntrospectionEndpoint: "c-2:1"},
+			&registryv1.Collector{CollectorId: "c-2", State: registryv1.CollectorState_COLLECTOR_STATE_EXPUNGED})
 		complete("in disorder")
-
-		r.listed = nil
-		time.Sleep(25 * time.Hour)
-		if got, warnings, err := r.query(); len(got) != 0 || len(warnings) > 0 || err != nil {
-			t.Errorf("a day later: %v, %v, %v", got, warnings, err)
-		}
 	})
 }
 
@@ -99,24 +93,42 @@ func TestManyAreLearnt(t *testing.T) {
 // TestNobodyIsKnownYet: before a registry has answered, an answer may lack what
 // nobody knows of, and says so.
 func TestNobodyIsKnownYet(t *testing.T) {
-	unlearnt = true
-	defer func() { unlearnt = false }()
 	bubble(t, func(t *testing.T, r *rig) {
 		write(t, r.store, "here", 10)
 		begin := time.Now()
 		got, warnings, err := r.query()
-		if len(got) != 1 || !warned(warnings, "not known", "may be partial", "not now") || err != nil || time.Since(begin) > 2*time.Second {
+		if len(got) != 1 || !warned(warnings, "not known", "may be partial", "refused") || err != nil || time.Since(begin) > 2*time.Second {
 			t.Errorf("%v, %v, %v after %v", got, warnings, err, time.Since(begin))
 		}
-		r.mu.Lock()
-		r.refuse = nil
-		r.mu.Unlock()
+		r.serve("late:1", func(s *grpc.Server) { registryv1.RegisterCollectorServiceServer(s, registryOf{r: r}) })
 		time.Sleep(3 * time.Second)
 		if got, warnings, err := r.query(); len(got) != 1 || len(warnings) > 0 || err != nil {
 			t.Errorf("once it has answered: %v, %v, %v", got, warnings, err)
 		}
-	})
+	}, func(c *peers.Config) { c.Registries = []string{"late:1"} })
 }
 
-// unlearnt has the registry of the next bubble refuse from the beginning.
-var unlearnt bool
+// TestNewcomerIsAsked, by a query that comes six seconds after it: the list is
+// fetched again for that. While no registry answers nobody waits for a list.
+func TestNewcomerIsAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		other := r.open(t.TempDir())
+		write(t, other, "there", 10)
+		server := peers.NewServer(peers.ServerConfig{Self: "c-2", Store: other})
+		r.serve("c-2:1", func(s *grpc.Server) { collectorv1.RegisterCollectionServiceServer(s, &peer{answer: server.Select}) })
+		if got, warnings, err := r.query(); len(got) > 0 || len(warnings) > 0 || err != nil {
+			t.Fatalf("it is known already: %v, %v, %v", got, warnings, err)
+		}
+		r.list("c-2", "c-2:1")
+		time.Sleep(6 * time.Second)
+		if got, warnings, err := r.query(); len(got) != 1 || len(warnings) > 0 || err != nil {
+			t.Errorf("the newcomer: %v, %v, %v", got, warnings, err)
+		}
+		r.names(status.Error(codes.Unavailable, "not now"))
+		r.learn()
+		begin := time.Now()
+		if got, warnings, err := r.query(); len(got) != 1 || len(warnings) > 0 || err != nil || time.Since(begin) > 0 {
+			t.Errorf("without a registry: %v, %v, %v after %v", got, warnings, err, time.Since(begin))
+		}
+	})
+}

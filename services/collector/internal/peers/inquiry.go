@@ -222,8 +222,11 @@ func (f *Fleet) receive(ctx context.Context, p *peer, q *question, allowed *allo
 		return nil, err
 	}
 	a := &answer{question: q, from: p.id, take: func(n int64) error {
-		f.Metrics.Bytes.Add(float64(n))
-		return allowed.take(n)
+		err := allowed.take(n)
+		if err == nil {
+			f.Metrics.Bytes.Add(float64(n))
+		}
+		return err
 	}}
 	for {
 		m, err := stream.Recv()

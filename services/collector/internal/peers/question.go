@@ -147,7 +147,7 @@ func decodeMatcher(m *collectorv1.LabelMatcher) (*labels.Matcher, error) {
 	}
 	matcher, err := labels.NewMatcher(kind, m.GetName(), m.GetValue())
 	if err != nil {
-		return nil, fmt.Errorf("value: %.200s", err)
+		return nil, fmt.Errorf("value: %s", clip(err.Error()))
 	}
 	return matcher, nil
 }

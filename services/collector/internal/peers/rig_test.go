@@ -24,8 +24,6 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -33,6 +31,7 @@ import (
 type rig struct {
 	t     *testing.T
 	store *sink.TSDB
+	asked *peers.Metrics
 	fleet *peers.Fleet
 	scope peers.Scope
 	stop  func()
@@ -40,8 +39,7 @@ type rig struct {
 	mu     sync.Mutex
 	hosts  map[string]*bufconn.Listener
 	listed []*registryv1.Collector
-	refuse error                                        // of the registry
-	asked  []string
+	refuse error // of the registry
 }
 
 // bubble runs a test in fake time.
@@ -60,10 +58,7 @@ func bubble(t *testing.T, test func(t *testing.T, r *rig), change ...func(*peers
 		for _, f := range change {
 			f(&c)
 		}
-		if unlearnt {
-			r.refuse = status.Error(codes.Unavailable, "not now")
-		}
-		r.fleet = peers.New(c)
+		r.fleet, r.asked = peers.New(c), c.Metrics
 		r.list("c-1", "c-1:1")
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -93,7 +88,6 @@ func (r *rig) open(dir string) *sink.TSDB {
 func (r *rig) dial(ctx context.Context, address string) (net.Conn, error) {
 	r.mu.Lock()
 	lis := r.hosts[address]
-	r.asked = append(r.asked, address)
 	r.mu.Unlock()
 	if lis == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
@@ -141,6 +135,13 @@ func (r *rig) list(id, address string, state ...registryv1.CollectorState) {
 	for _, id := range slices.Sorted(maps.Keys(byID)) {
 		r.listed = append(r.listed, byID[id])
 	}
+}
+
+// names has the registry answer with an error, or name exactly these.
+func (r *rig) names(err error, all ...*registryv1.Collector) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuse, r.listed = err, all
 }
 
 // registryOf lists what the rig has, two on a page.

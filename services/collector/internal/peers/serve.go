@@ -153,6 +153,7 @@ func (s *Server) answer(ctx context.Context, q *question, f *framer) error {
 		return s.samples(ctx, q, f)
 	case collectorv1.SelectKind_SELECT_KIND_EXEMPLARS:
 		return s.exemplars(ctx, q, f)
+	default:
 	}
 	store, err := s.Store.Querier(q.start, q.end)
 	if err != nil {

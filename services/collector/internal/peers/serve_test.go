@@ -30,7 +30,8 @@ func (r *rig) client(c peers.ServerConfig) collectorv1.CollectionServiceClient {
 	r.serve("server:1", func(s *grpc.Server) {
 		collectorv1.RegisterCollectionServiceServer(s, &peer{answer: peers.NewServer(c).Select})
 	})
-	conn, err := grpc.NewClient("passthrough:///server:1", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(r.dial))
+	conn, err := grpc.NewClient("passthrough:///server:1", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(r.dial),
+		grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10)) // Or it takes ever more ahead of who reads.
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -93,24 +94,26 @@ func TestRefusedRequests(t *testing.T) {
 		change func(*collectorv1.SelectRequest)
 		want   string
 	}{
-		"no kind":              {func(m *collectorv1.SelectRequest) { m.Kind = 0 }, "kind"},
-		"another kind":         {func(m *collectorv1.SelectRequest) { m.Kind = 99 }, "kind"},
-		"backwards":            {func(m *collectorv1.SelectRequest) { m.EndMs = -1 }, "end_ms"},
-		"no selector":          {func(m *collectorv1.SelectRequest) { m.Selectors = nil }, "selectors"},
-		"two selectors":        {func(m *collectorv1.SelectRequest) { m.Selectors = append(m.Selectors, m.GetSelectors()...) }, "selectors"},
-		"no matcher":           {func(m *collectorv1.SelectRequest) { m.Selectors[0].Matchers = nil }, "selectors[0]"},
-		"no matcher at all":    {func(m *collectorv1.SelectRequest) { m.Selectors[0] = nil }, "selectors[0]"},
-		"no type":              {matcher(&collectorv1.LabelMatcher{Name: "a"}), "selectors[0].matchers[0]"},
-		"another type":         {matcher(&collectorv1.LabelMatcher{Type: 99, Name: "a"}), "selectors[0].matchers[0]"},
-		"no name":              {matcher(&collectorv1.LabelMatcher{Type: 1}), "selectors[0].matchers[0]"},
-		"no regular expr":      {matcher(&collectorv1.LabelMatcher{Type: 3, Name: "a", Value: "("}), "selectors[0].matchers[0]"},
-		"a regular bomb":       {matcher(&collectorv1.LabelMatcher{Type: 3, Name: "a", Value: "((a{100}){100}){100}"}), "selectors[0].matchers[0]"},
-		"many matchers":        {many(10_001, 1), "selectors"},
-		"large matchers":       {many(1025, 1024), "selectors"},
-		"a negative limit":     {func(m *collectorv1.SelectRequest) { m.Limit = -1 }, "limit"},
-		"a negative size":      {func(m *collectorv1.SelectRequest) { m.MaxBytes = -1 }, "max_bytes"},
-		"values of no label":   {func(m *collectorv1.SelectRequest) { m.Kind = collectorv1.SelectKind_SELECT_KIND_LABEL_VALUES }, "label_name"},
-		"exemplars of nothing": {func(m *collectorv1.SelectRequest) { m.Kind, m.Selectors = collectorv1.SelectKind_SELECT_KIND_EXEMPLARS, nil }, "selectors"},
+		"no kind":            {func(m *collectorv1.SelectRequest) { m.Kind = 0 }, "kind"},
+		"another kind":       {func(m *collectorv1.SelectRequest) { m.Kind = 99 }, "kind"},
+		"backwards":          {func(m *collectorv1.SelectRequest) { m.EndMs = -1 }, "end_ms"},
+		"no selector":        {func(m *collectorv1.SelectRequest) { m.Selectors = nil }, "selectors"},
+		"two selectors":      {func(m *collectorv1.SelectRequest) { m.Selectors = append(m.Selectors, m.GetSelectors()...) }, "selectors"},
+		"no matcher":         {func(m *collectorv1.SelectRequest) { m.Selectors[0].Matchers = nil }, "selectors[0]"},
+		"no matcher at all":  {func(m *collectorv1.SelectRequest) { m.Selectors[0] = nil }, "selectors[0]"},
+		"no type":            {matcher(&collectorv1.LabelMatcher{Name: "a"}), "selectors[0].matchers[0]"},
+		"another type":       {matcher(&collectorv1.LabelMatcher{Type: 99, Name: "a"}), "selectors[0].matchers[0]"},
+		"no name":            {matcher(&collectorv1.LabelMatcher{Type: 1}), "selectors[0].matchers[0]"},
+		"no regular expr":    {matcher(&collectorv1.LabelMatcher{Type: 3, Name: "a", Value: "("}), "selectors[0].matchers[0]"},
+		"a regular bomb":     {matcher(&collectorv1.LabelMatcher{Type: 3, Name: "a", Value: "((a{100}){100}){100}"}), "selectors[0].matchers[0]"},
+		"many matchers":      {many(10_001, 1), "selectors"},
+		"large matchers":     {many(1025, 1024), "selectors"},
+		"a negative limit":   {func(m *collectorv1.SelectRequest) { m.Limit = -1 }, "limit"},
+		"a negative size":    {func(m *collectorv1.SelectRequest) { m.MaxBytes = -1 }, "max_bytes"},
+		"values of no label": {func(m *collectorv1.SelectRequest) { m.Kind = collectorv1.SelectKind_SELECT_KIND_LABEL_VALUES }, "label_name"},
+		"exemplars of nothing": {func(m *collectorv1.SelectRequest) {
+			m.Kind, m.Selectors = collectorv1.SelectKind_SELECT_KIND_EXEMPLARS, nil
+		}, "selectors"},
 	}
 	bubble(t, func(t *testing.T, r *rig) {
 		client := r.client(peers.ServerConfig{Store: r.store})

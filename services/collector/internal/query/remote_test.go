@@ -21,8 +21,15 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 )
 
+var readKinds = []prompb.ReadRequest_ResponseType{prompb.ReadRequest_SAMPLES, prompb.ReadRequest_STREAMED_XOR_CHUNKS}
+
 // read sends a remote-read request for up.
 func read(t *testing.T, b *bench, kind prompb.ReadRequest_ResponseType) *httptest.ResponseRecorder {
+	t.Helper()
+	return readFrom(t, b, "/api/v1/read", kind)
+}
+
+func readFrom(t *testing.T, b *bench, path string, kind prompb.ReadRequest_ResponseType) *httptest.ResponseRecorder {
 	t.Helper()
 	request := prompb.ReadRequest{
 		Queries: []*prompb.Query{{
@@ -35,7 +42,7 @@ func read(t *testing.T, b *bench, kind prompb.ReadRequest_ResponseType) *httptes
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/read", bytes.NewReader(snappy.Encode(nil, body)))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(snappy.Encode(nil, body)))
 	rec := httptest.NewRecorder()
 	b.handler.ServeHTTP(rec, r)
 	return rec

@@ -17,7 +17,7 @@ import (
 // A TargetSource knows what the collector collects. Its method is called
 // concurrently, once for each request about targets or metadata.
 type TargetSource interface {
-	// Targets lists the producers that are collected now, in any order. The
+	// Targets lists the producers that are assigned now, in any order. The
 	// slice is the caller's; what its elements point to does not change.
 	Targets() []Target
 }
@@ -28,6 +28,14 @@ type Target struct {
 	// them. Targets are grouped by job, as Prometheus groups them by the job of
 	// their scrape configuration.
 	Labels labels.Labels
+
+	// Discovered are shown beside Labels, as Prometheus shows what its discovery
+	// found. Their names begin with __meta_.
+	Discovered labels.Labels
+
+	// Dropped says that the producer is not collected: it is shown as a target
+	// that Prometheus's relabeling has dropped.
+	Dropped bool
 
 	// URL is where the producer is collected. User and password are not shown.
 	URL *url.URL
@@ -65,9 +73,14 @@ var errNoScrapeConfig = errors.New("targets come from the registry, not from a s
 // targetRetriever answers Prometheus's API from a TargetSource.
 type targetRetriever struct{ source TargetSource }
 
-// TargetsActive are all targets, by job.
-func (r targetRetriever) TargetsActive() map[string][]*scrape.Target {
-	targets := r.source.Targets()
+// TargetsActive are the targets that are collected, by job.
+func (r targetRetriever) TargetsActive() map[string][]*scrape.Target { return r.targets(false) }
+
+// TargetsDropped are those that are assigned and not collected.
+func (r targetRetriever) TargetsDropped() map[string][]*scrape.Target { return r.targets(true) }
+
+func (r targetRetriever) targets(dropped bool) map[string][]*scrape.Target {
+	targets := slices.DeleteFunc(r.source.Targets(), func(t Target) bool { return t.Dropped != dropped })
 	slices.SortFunc(targets, func(a, b Target) int { return labels.Compare(a.Labels, b.Labels) })
 	pools := map[string][]*scrape.Target{}
 	configs := map[scrapeKey]*config.ScrapeConfig{}
@@ -78,13 +91,16 @@ func (r targetRetriever) TargetsActive() map[string][]*scrape.Target {
 	return pools
 }
 
-// TargetsDropped is empty: what the registry assigns is collected.
-func (targetRetriever) TargetsDropped() map[string][]*scrape.Target {
-	return map[string][]*scrape.Target{}
+// TargetsDroppedCounts counts them, by job.
+func (r targetRetriever) TargetsDroppedCounts() map[string]int {
+	counts := map[string]int{}
+	for _, t := range r.source.Targets() {
+		if t.Dropped {
+			counts[t.Labels.Get(model.JobLabel)]++
+		}
+	}
+	return counts
 }
-
-// TargetsDroppedCounts is empty, as TargetsDropped is.
-func (targetRetriever) TargetsDroppedCounts() map[string]int { return map[string]int{} }
 
 // ScrapePoolConfig always fails: there is no scrape configuration to show.
 func (targetRetriever) ScrapePoolConfig(string) (*config.ScrapeConfig, error) {
@@ -137,8 +153,10 @@ func (t *Target) scrapeTarget(configs map[scrapeKey]*config.ScrapeConfig) *scrap
 	public.Set(model.MetricsPathLabel, key.path)
 	public.Set(model.ScrapeIntervalLabel, cfg.ScrapeInterval.String())
 	public.Set(model.ScrapeTimeoutLabel, cfg.ScrapeTimeout.String())
-	discovered := make(model.LabelSet, t.Labels.Len()+1)
-	t.Labels.Range(func(l labels.Label) { discovered[model.LabelName(l.Name)] = model.LabelValue(l.Value) })
+	discovered := make(model.LabelSet, t.Labels.Len()+t.Discovered.Len()+1)
+	add := func(l labels.Label) { discovered[model.LabelName(l.Name)] = model.LabelValue(l.Value) }
+	t.Labels.Range(add)
+	t.Discovered.Range(add)
 	discovered[model.AddressLabel] = model.LabelValue(endpoint.Host)
 
 	target := scrape.NewTarget(public.Labels(), cfg, discovered, nil)

@@ -133,6 +133,39 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// TestDroppedTargets: what is assigned and not collected is dropped, with the
+// reason among its labels.
+func TestDroppedTargets(t *testing.T) {
+	b := newBench(t, func(c *query.Config) {
+		c.Targets = targets{
+			{
+				Labels: labels.FromStrings("job", "api"), URL: &url.URL{Scheme: "ftp", Host: "a:1"}, Dropped: true,
+				Discovered: labels.FromStrings("__meta_rollcall_unrunnable_reason", "scheme ftp"),
+			},
+			{Labels: labels.FromStrings("job", "api", "instance", "b:1"), Discovered: labels.FromStrings("__meta_rollcall_state", "held")},
+		}
+	})
+	type target struct {
+		DiscoveredLabels map[string]string
+		ScrapePool       string
+	}
+	var got struct {
+		ActiveTargets, DroppedTargets []target
+		DroppedTargetCounts           map[string]int
+	}
+	code, a := b.get(t, "/api/v1/targets")
+	if err := json.Unmarshal(a.Data, &got); err != nil || code != http.StatusOK {
+		t.Fatal(code, err)
+	}
+	if len(got.ActiveTargets) != 1 || got.ActiveTargets[0].DiscoveredLabels["__meta_rollcall_state"] != "held" {
+		t.Errorf("active: %v", got.ActiveTargets)
+	}
+	if len(got.DroppedTargets) != 1 || got.DroppedTargets[0].DiscoveredLabels["__meta_rollcall_unrunnable_reason"] != "scheme ftp" ||
+		got.DroppedTargets[0].ScrapePool != "api" || got.DroppedTargetCounts["api"] != 1 {
+		t.Errorf("dropped: %v, %v", got.DroppedTargets, got.DroppedTargetCounts)
+	}
+}
+
 func TestOneTargetWithoutAnything(t *testing.T) {
 	b := newBench(t, func(c *query.Config) { c.Targets = targets{{}} })
 	if code, a := b.get(t, "/api/v1/targets"); code != http.StatusOK || !strings.Contains(string(a.Data), `"health":"unknown"`) {

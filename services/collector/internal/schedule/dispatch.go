@@ -178,7 +178,7 @@ func (s *Schedule) start(ctx context.Context, e *entry, stamp int64, done chan<-
 	}
 	s.busy++
 	s.metrics.running.Inc()
-	s.running.Go(func() {
+	s.run(func() {
 		result, outcome := s.collect(ctx, e, func() Result { return collect(ctx, at) })
 		s.metrics.collections.WithLabelValues(outcome).Inc()
 		gone := s.finish(e, &result, outcome == outcomeCancelled)

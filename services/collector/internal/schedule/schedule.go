@@ -92,6 +92,7 @@ type Schedule struct {
 	began   bool
 	stopped bool
 	running sync.WaitGroup
+	spare   []chan func() // workers with nothing to do, the last one first
 
 	due    dueHeap // every entry with a collection that is not gone
 	ready  queue   // waiting for room
@@ -200,6 +201,7 @@ func (s *Schedule) stop() {
 	s.mu.Lock()
 	s.stopped = true
 	s.launch = nil // nothing starts from here on
+	s.dismiss()
 	s.mu.Unlock()
 	s.applying.Unlock()
 	s.running.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -235,6 +236,32 @@ func TestStopCancelsAndEndsWithoutStaleMarkers(t *testing.T) {
 		if err := s.Run(t.Context()); err == nil {
 			t.Error("Run can be called twice")
 		}
+	})
+}
+
+func TestGoroutinesOfPastCollectionsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{collect: take(time.Second)}
+		s, stop := run(t, f, schedule.Config{})
+		before := runtime.NumGoroutine()
+		var change schedule.Change
+		for i := range 500 {
+			change.Upserts = append(change.Upserts, newAssignment(assignment.ProducerID(fmt.Sprintf("p%03d", i)), time.Hour))
+		}
+		s.Apply(change)
+		time.Sleep(500 * time.Millisecond)
+		if n := runtime.NumGoroutine() - before; n < 500 {
+			t.Fatalf("%d goroutines while all are collected", n)
+		}
+		for range 3 {
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			// The runtime counts them to some dozens, while it puts away dead ones.
+			if n := runtime.NumGoroutine() - before; n > 150 {
+				t.Errorf("%d goroutines are left", n)
+			}
+		}
+		stop() // goleak finds who outlives it
 	})
 }
 

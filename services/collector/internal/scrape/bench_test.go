@@ -1,6 +1,8 @@
 package scrape_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +13,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
@@ -79,7 +85,11 @@ func (c *presetConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func (c *presetConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 
 func presetDial(body string) func(context.Context, string, string) (net.Conn, error) {
-	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	return presetAnswer("Content-Type: text/plain; version=0.0.4\r\n", body)
+}
+
+func presetAnswer(header, body string) func(context.Context, string, string) (net.Conn, error) {
+	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s", header, len(body), body)
 	return func(context.Context, string, string) (net.Conn, error) {
 		return &presetConn{answer: answer, ready: make(chan struct{}, 1), closed: make(chan struct{})}, nil
 	}
@@ -200,4 +210,68 @@ func BenchmarkIdle(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkFormats decodes the same 2,000 counters in each format, compressed or
+// not, from a connection without a server.
+func BenchmarkFormats(b *testing.B) {
+	const n = 2000
+	text := realistic(n)
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	byName, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, format := range []expfmt.Format{
+		expfmt.NewFormat(expfmt.TypeTextPlain), expfmt.NewFormat(expfmt.TypeOpenMetrics), expfmt.NewFormat(expfmt.TypeProtoDelim),
+	} {
+		var out bytes.Buffer
+		enc := expfmt.NewEncoder(&out, format)
+		for _, f := range byName {
+			if err := enc.Encode(f); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if c, ok := enc.(expfmt.Closer); ok {
+			_ = c.Close()
+		}
+		for _, encoding := range []string{"identity", "gzip", "zstd"} {
+			media, _, _ := strings.Cut(string(format), ";")
+			b.Run(media+"/"+encoding, func(b *testing.B) {
+				body := compressed(encoding, out.Bytes())
+				dial := presetAnswer(fmt.Sprintf("Content-Type: %s\r\nContent-Encoding: %s\r\n", format, encoding), string(body))
+				c := openBench(b, scrape.Config{Sink: &discard{}, DialContext: dial}, "http://node1:9100/")
+				at := time.Now()
+				b.ReportAllocs()
+				for b.Loop() {
+					if result := c.Collect(b.Context(), at); result.Reason != schedule.ReasonNone || result.Samples != n {
+						b.Fatalf("%+v", result)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/sample")
+				b.ReportMetric(float64(len(body))/n, "wire-B/sample")
+			})
+		}
+	}
+}
+
+// compressed is a body in an encoding, as client_golang's handler makes it.
+func compressed(encoding string, body []byte) []byte {
+	var b bytes.Buffer
+	switch encoding {
+	case "gzip":
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write(body)
+		_ = z.Close()
+	case "zstd":
+		z, err := zstd.NewWriter(&b, zstd.WithEncoderLevel(zstd.SpeedFastest))
+		if err != nil {
+			panic(err)
+		}
+		_, _ = z.Write(body)
+		_ = z.Close()
+	default:
+		return body
+	}
+	return b.Bytes()
 }

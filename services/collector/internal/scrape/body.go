@@ -18,9 +18,21 @@ type budget struct {
 	gauge prometheus.Gauge
 }
 
+// largeTake is what is not small any more: an eighth of the budget is kept for
+// smaller ones, so that no number of producers with large bodies leaves none for
+// those with small ones.
+const largeTake = 128 << 10
+
 // take reports whether n more bytes may be held; if so, give them back.
-func (b *budget) take(n int64) bool {
-	if used := b.used.Add(n); used > b.limit {
+func (b *budget) take(n int64) bool { return b.takeMore(n, 0) }
+
+// takeMore is take for something that holds some bytes already.
+func (b *budget) takeMore(n, held int64) bool {
+	limit := b.limit
+	if n+held > largeTake {
+		limit -= limit / 8
+	}
+	if used := b.used.Add(n); used > limit {
 		b.used.Add(-n)
 		return false
 	}

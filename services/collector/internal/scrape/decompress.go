@@ -161,6 +161,9 @@ func (s *Scraper) readZstd(src *source, t *target, sizeHint int) (*body, *failur
 	return b, nil
 }
 
+// maxZstdBlock is the most that one block of a frame decompresses to.
+const maxZstdBlock = 128 << 10
+
 // unzstd is the decoder that all collections share. It has the memory of as many
 // at work as there are processors, and more wait.
 func (s *Scraper) unzstd() *zstd.Decoder {
@@ -181,13 +184,16 @@ func (d *body) unzstd(z *zstd.Decoder, sent []byte, limit int64) *failure {
 	for {
 		room := d.b[: 0 : cap(d.b)-1]
 		all, err := decodeAll(z, sent, room)
+		// The decoder has many words for a buffer that is too small, but not with
+		// room for one more block.
+		full := cap(room)-len(all) < maxZstdBlock || errors.Is(err, zstd.ErrDecoderSizeExceeded)
 		switch {
 		case err == nil && int64(len(all)) <= limit:
 			d.b = append(d.b[:0], all...) // In place, but for a decoder that had to move.
 			return nil
-		case err == nil, errors.Is(err, zstd.ErrDecoderSizeExceeded) && int64(cap(room)) > limit:
+		case int64(len(all)) > limit, full && int64(cap(room)) > limit+maxZstdBlock:
 			return fail(schedule.ReasonTooLarge, "a body of more than %d bytes", limit)
-		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		case !full:
 			return fail(schedule.ReasonMalformed, "zstd: %v", err)
 		}
 		d.b = d.b[:0]

@@ -34,6 +34,9 @@ type scratch struct {
 	index   map[labels.Labels]*track
 	indexed bool
 
+	// layout is that of this pass, when it was sent.
+	layout *layout
+
 	builder  *labels.Builder
 	exposed  labels.Labels
 	exemplar exemplar.Exemplar
@@ -273,23 +276,8 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 			return f
 		}
 	}
-	if tr == dropped {
-		r.dropped++
-		return nil
-	}
-	at := r.at
-	if stamp != nil {
-		at = *stamp
-	}
-	again := tr.seen == r.cache.pass
-	if tr.reserved || again && (stamp == nil || at == tr.last) {
-		r.duplicates++
-		return nil
-	}
-	tr.seen, tr.last = r.cache.pass, at
-	tr.plain = stamp == nil || again && tr.plain
-	if at > r.latest {
-		r.ahead++
+	at, ok := r.admit(tr, stamp)
+	if !ok {
 		return nil
 	}
 	r.describe(tr)
@@ -299,11 +287,41 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 	return f
 }
 
+// admit notes that a series has a sample, and tells its time; false when the
+// sample is left out.
+func (r *reading) admit(tr *track, stamp *int64) (at int64, ok bool) {
+	if tr == dropped {
+		r.dropped++
+		return 0, false
+	}
+	at = r.at
+	if stamp != nil {
+		at = *stamp
+	}
+	again := tr.seen == r.cache.pass
+	if tr.reserved || again && (stamp == nil || at == tr.last) {
+		r.duplicates++
+		return 0, false
+	}
+	tr.seen, tr.last = r.cache.pass, at
+	tr.plain = stamp == nil || again && tr.plain
+	if at > r.latest {
+		r.ahead++
+		return 0, false
+	}
+	return at, true
+}
+
 // newSeries makes a spelling known that the cache does not know.
 func (r *reading) newSeries(raw []byte) (*track, *failure) {
 	if err := r.parseLabels(); err != nil {
 		return nil, fail(schedule.ReasonMalformed, "%v", err)
 	}
+	return r.newTrack(raw)
+}
+
+// newTrack is newSeries for the labels in exposed.
+func (r *reading) newTrack(raw []byte) (*track, *failure) {
 	limits := r.target.limits
 	// Empty ones count here: dropping many of them takes very long.
 	if n := r.exposed.Len(); n > limits.Labels {

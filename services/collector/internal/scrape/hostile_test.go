@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -81,15 +82,18 @@ func numbered(n int) string {
 
 const head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
-// hostile are producers that nobody would want. Everything about them is over in
+// A villain is a producer that nobody would want. Everything about it is over in
 // bounded time and memory, and with the reason told here.
-var hostile = []struct {
+type villain struct {
 	name    string
 	handler http.HandlerFunc
 	reason  schedule.Reason
 	message string // a part of it
 	format  assignment.Format
-}{
+}
+
+// hostile are those of HTTP and the text formats.
+var hostile = []villain{
 	{name: "endless body", handler: generated(func(w io.Writer) { repeat(w, "a 1\n", -1) }), reason: schedule.ReasonTooLarge},
 	{name: "endless comment", handler: generated(func(w io.Writer) { repeat(w, "#", -1) }), reason: schedule.ReasonTooLarge},
 	{name: "endless line", handler: generated(func(w io.Writer) { repeat(w, "a", -1) }), reason: schedule.ReasonTooLarge},
@@ -286,7 +290,7 @@ var hostile = []struct {
 }
 
 func TestHostileProducers(t *testing.T) {
-	for _, tc := range hostile {
+	for _, tc := range slices.Concat(hostile, hostileProtobuf(), hostileZstd()) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := scrape.NewMetrics()

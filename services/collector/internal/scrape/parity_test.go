@@ -1,43 +1,13 @@
 package scrape_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"maps"
-	"math"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/config"
-	"github.com/prometheus/prometheus/discovery/targetgroup"
-	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/value"
-	promscrape "github.com/prometheus/prometheus/scrape"
-	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/tsdb"
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
-
-	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
-	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
-	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"testing/synctest"
 )
-
-// A page is one answer of a script.
-type page struct {
-	status      int // 0 is 200
-	contentType string
-	body        string
-}
 
 // parityScript is one producer's life: each answer is what vanished, came,
 // changed or broke since the one before.
@@ -95,237 +65,209 @@ old 3 3.5
 	{contentType: "text/plain", body: "last 1\n"},
 }
 
-// scripted answers page after page, to each client its own, and closes done[i]
-// when client i asks for one more than there are.
-func scripted(pages []page, clients ...string) (http.Handler, map[string]chan struct{}) {
-	var mu sync.Mutex
-	next := map[string]int{}
-	done := map[string]chan struct{}{}
-	for _, c := range clients {
-		done[c] = make(chan struct{})
+// formatsScript is a producer that is of every format in turn, compressed in every
+// way, and fails in every way.
+var formatsScript = []page{
+	{contentType: protobuf, encoding: "gzip", body: nativeFamilies(1)},
+	{contentType: protobuf, encoding: "zstd", body: nativeFamilies(2)},
+	{contentType: protobuf, fault: faultCut, body: nativeFamilies(3)},
+	{contentType: protobuf, encoding: "zstd", body: nativeFamilies(4)},
+	{contentType: protobuf, fault: faultHang},
+	{contentType: protobuf, body: messages(`name: "n" type: GAUGE metric { gauge { value: 1 } }`, `name: "to_native" type: GAUGE metric { gauge { value: 1 } }`)},
+	{contentType: protobuf, body: messages(`name: "to_native" type: HISTOGRAM metric { histogram { ` + native(7) + ` } }`)},
+	{contentType: protobuf, body: ""},
+	{contentType: protobuf, body: "\x03abc"},
+	{contentType: protobuf, body: messages(`name: "n" type: HISTOGRAM metric { histogram { sample_count: 77 positive_span { length: 1 } positive_delta: 1 } }`)},
+	{contentType: "text/plain; version=1.0.0; escaping=allow-utf-8", encoding: "zstd", body: `# TYPE "of.utf8" gauge
+{"of.utf8","a.b"="c"} 1
+# TYPE h histogram
+h_bucket{le="1"} 1
+h_bucket{le="+Inf"} 2
+h_sum 3
+h_count 2
+n 5
+`},
+	{contentType: "application/openmetrics-text; version=0.0.1", encoding: "gzip", body: `# TYPE c counter
+c_total 1 # {id="a"} 0.5 946684930.5
+c_created 946684800
+# TYPE h histogram
+h_bucket{le="1.0"} 2 # {id="b"} 0.7
+h_bucket{le="+Inf"} 3
+h_sum 3
+h_count 3
+# TYPE gh gaugehistogram
+gh_bucket{le="+Inf"} 1
+gh_gcount 1
+gh_gsum 2
+# TYPE i info
+i_info{version="1"} 1
+# TYPE s stateset
+s{s="a"} 1
+# EOF
+`},
+	{contentType: "text/plain", encoding: "gzip", fault: faultCut, body: "c_total 2\n"},
+	{contentType: "text/plain", encoding: "zstd", body: strings.Repeat("#\n", parityBody)},
+	{contentType: "text/plain", body: "# HELP c_total " + strings.Repeat("x", 1000) + "\nc_total 3\n"},
+	{contentType: "text/plain", body: numbered(paritySamples + 1)},
+	{contentType: "text/html", body: "fallback 1\n"},
+	{contentType: "text/plain", body: "last 1\n"},
+	{contentType: "text/plain", body: "last 1\n"},
+}
+
+// nativeFamilies has every type that protobuf has, of the given scale.
+func nativeFamilies(n int) string {
+	exemplars := fmt.Sprintf(` exemplars { label { name: "id" value: "late%d" } value: 2 timestamp { seconds: %d } }
+		exemplars { label { name: "id" value: "early%d" } value: 1 timestamp { seconds: %d nanos: 1000000 } }
+		exemplars { label { name: "id" value: "no time" } value: 1 }
+		exemplars { label { name: "id" value: "last" } value: 1 timestamp { seconds: %d } }`, n, 946684800+n*15, n, 946684790+n*15, 946684801+n*15)
+	const classic = ` bucket { cumulative_count: 1 upper_bound: 0.5 } bucket { cumulative_count: 2 upper_bound: 2 exemplar { label { name: "id" value: "b" } value: 1 } }`
+	return messages(
+		fmt.Sprintf(`name: "c_total" help: "Help." type: COUNTER unit: "u" metric { counter { value: %d created_timestamp { seconds: 946684800 }
+			exemplar { label { name: "id" value: "c%d" } value: 0.5 } } }
+			metric { label { name: "job" value: "own" } counter { value: 1 } timestamp_ms: %d }`, n, n, 946684800000+n*15000-7),
+		fmt.Sprintf(`name: "u" type: UNTYPED metric { untyped { value: %d } }`, n),
+		fmt.Sprintf(`name: "q" type: SUMMARY metric { summary { sample_count: %d sample_sum: 3 quantile { quantile: 0.5 value: 9 } quantile { quantile: 1 value: nan } } }
+			metric { label { name: "a" value: "" } label { name: "instance" value: "i" } summary { sample_count: 2 sample_sum: 3 } }`, n),
+		`name: "h" help: "H." type: HISTOGRAM metric { histogram { sample_count: 2 sample_sum: 3`+classic+` } }`,
+		`name: "hf" type: GAUGE_HISTOGRAM metric { histogram { sample_count_float: 2.5 sample_sum: 3 bucket { cumulative_count_float: 1.5 upper_bound: inf } } }`,
+		fmt.Sprintf(`name: "n" help: "N." type: HISTOGRAM metric { histogram { %s %s %s } } metric { label { name: "x" value: "2" } histogram { %s } timestamp_ms: %d }`,
+			native(n), classic, exemplars, native(5-n), 946684800000+n*15000-7),
+		fmt.Sprintf(`name: "second" type: HISTOGRAM metric { histogram { %s %s } } metric { label { name: "x" value: "2" } histogram { %s %s } }`,
+			native(n), exemplars, native(n), exemplars),
+		fmt.Sprintf(`name: "f" type: HISTOGRAM metric { histogram { sample_count_float: %d.5 zero_count_float: 1.5 sample_sum: 2 schema: -1 positive_span { offset: %d length: 1 } positive_count: %d } }`, n, n, n),
+		`name: "gn" type: GAUGE_HISTOGRAM metric { histogram { `+native(9-n)+` } }`,
+		`name: "none" type: HISTOGRAM metric { histogram { positive_span { } } }`,
+	)
+}
+
+// A difference is one that is meant: in what has a key with that part, theirs
+// takes the place of ours, "" is nothing and "*" all there is.
+type difference struct{ part, ours, theirs, why string }
+
+// deliberate are the differences that are meant, by script.
+var deliberate = map[string][]difference{
+	"life": {
+		{`code="200", instance="node1:9100", job="node", method="get"`, "step 4: stale", "", forgets},
+		{`code="200", instance="node1:9100", job="node", method="get"`, "step 6: stale", "step 7: stale", forgets},
+		{`"scrape_series_added"`, "step 3: 0", "step 3: 1", spelled},
+	},
+	"formats": {
+		{`"scrape_samples_post_metric_relabeling"`, "step 9: 1", "step 9: 0", "Prometheus does not count the sample at which the exposition was refused"},
+		{`"scrape_series_added"`, "step 11: 7", "step 11: 8", spelled},
+		{`"scrape_series_added"`, "step 15: 0", "step 15: 100", refused},
+		{`__name__="a", i="`, "", "step 16: stale", refused},
+		{`exemplars of {__name__="second", instance="node1:9100", job="node", x="2"`, "*", "", "Prometheus v0.315.0 loses the exemplars of all native histograms of a family but the first"},
+		{"n", `gauge "" ""`, `histogram "" ""`, "Prometheus keeps what a refused exposition told of a family"},
+		{"f", "*", "", longer},
+		{"gn", "*", "", longer},
+		{"hf", "*", "", longer},
+		{"none", "*", "", longer},
+		{"q", "*", "", longer},
+		{"second", "*", "", longer},
+		{"to_native", "*", "", longer},
+		{"u", "*", "", longer},
+	},
+}
+
+const (
+	forgets = "Prometheus forgets the marker of a series that stood before the fault of a malformed exposition, and gives it one at the next empty answer"
+	spelled = "Prometheus counts a series as new when it is merely written otherwise"
+	refused = "Prometheus counts the series of an exposition that is refused for their number, and marks them stale though they were never stored"
+	longer  = "Prometheus forgets a family after 10 collections, and this collector after 10 to 20"
+)
+
+// A comparison compares the two sides of one life.
+type comparison struct {
+	meant []difference
+	used  map[difference]bool
+
+	// respelled are the steps at which the format is another one: what Prometheus
+	// has as new there says nothing.
+	respelled []string
+}
+
+// expected is what Prometheus is expected to have where ours is here.
+func (c *comparison) expected(key string, ours []string) []string {
+	ours = slices.Clone(ours)
+	for _, d := range c.meant {
+		// The key of a family is its name, that of a series has braces.
+		if key != d.part && (!strings.Contains(d.part, `"`) || !strings.Contains(key, d.part)) {
+			continue
+		}
+		switch i := slices.Index(ours, d.ours); {
+		case d.ours == "*" && len(ours) > 0:
+			ours = nil
+		case d.ours == "" && !slices.Contains(ours, d.theirs):
+			ours = append(ours, d.theirs)
+		case i < 0:
+			continue
+		case d.theirs == "":
+			ours = slices.Delete(ours, i, i+1)
+		default:
+			ours[i] = d.theirs
+		}
+		c.used[d] = true
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client, _, _ := strings.Cut(r.UserAgent(), "/")
-		mu.Lock()
-		i := next[client]
-		next[client]++
-		mu.Unlock()
-		if i == len(pages) {
-			close(done[client])
-		}
-		if i >= len(pages) {
-			<-r.Context().Done()
-			return
-		}
-		w.Header()["Content-Type"] = []string{pages[i].contentType}
-		if pages[i].status != 0 {
-			w.WriteHeader(pages[i].status)
-		}
-		_, _ = io.WriteString(w, pages[i].body)
-	}), done
+	return ours
 }
 
-// deliberate are the differences that are meant, by metric and sample: what
-// Prometheus stores is put into what is stored here, "" for nothing.
-var deliberate = map[string]map[string]string{
-	// Prometheus forgets the marker of a series that stood before the fault of
-	// a malformed exposition, and gives it one at the next empty answer.
-	"http_requests_total": {"step 4: stale": "", "step 6: stale": "step 7: stale"},
-	// Prometheus counts a series as new when it is merely written otherwise.
-	"scrape_series_added": {"step 1: 3": "step 1: 4", "step 3: 0": "step 3: 1"},
-}
-
-// likePrometheus undoes the deliberate differences.
-func likePrometheus(name string, samples []string) []string {
-	var all []string
-	for _, s := range samples {
-		for metric, differences := range deliberate {
-			theirs, ok := differences[s]
-			if ok && strings.Contains(name, `"`+metric+`"`) && (metric != "http_requests_total" || strings.Contains(name, `method="get"`)) {
-				s = theirs
-			}
+// diff tells what is not the same on both sides, and not meant.
+func (c *comparison) diff(ours, theirs map[string][]string) (all []string) {
+	names := maps.Clone(ours)
+	maps.Copy(names, theirs)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		expected, got := c.expected(name, ours[name]), theirs[name]
+		if strings.Contains(name, `"scrape_series_added"`) {
+			expected, got = c.comparable(expected), c.comparable(got)
 		}
-		if s != "" {
-			all = append(all, s)
+		if !slices.Equal(expected, got) {
+			all = append(all, fmt.Sprintf("%s\n  Rollcall   %q\n  Prometheus %q", name, ours[name], theirs[name]))
 		}
 	}
 	return all
+}
+
+func (c *comparison) comparable(samples []string) []string {
+	return slices.DeleteFunc(slices.Clone(samples), func(s string) bool {
+		return slices.ContainsFunc(c.respelled, func(step string) bool { return strings.HasPrefix(s, step) })
+	})
+}
+
+// all tells everything that is not the same.
+func (c *comparison) all(ours, theirs record) []string {
+	return slices.Concat(c.diff(ours.samples, theirs.samples), c.diff(ours.exemplars, theirs.exemplars), c.diff(ours.metadata, theirs.metadata))
 }
 
 // TestParityWithPrometheus lets Prometheus's own scrape loop and this one pull
 // the same script into two stores, and compares the stores.
 func TestParityWithPrometheus(t *testing.T) {
-	for _, honor := range []bool{false, true} {
-		t.Run(fmt.Sprint("honor_labels ", honor), func(t *testing.T) {
-			t.Parallel()
-			handler, done := scripted(parityScript, "Prometheus", "rollcall-collector")
-			server := httptest.NewServer(handler)
-			t.Cleanup(server.Close)
-			host := strings.TrimPrefix(server.URL, "http://")
-
-			theirs := openTSDB(t)
-			stop := startPrometheus(t, theirs, host, fmt.Sprintf("honor_labels: %v", honor))
-			ours := openTSDB(t)
-			collectScript(t, ours, server.URL, honor, len(parityScript), scrape.Setup{})
-			select {
-			case <-done["Prometheus"]:
-			case <-time.After(time.Minute):
-				t.Fatal("Prometheus has not read the script in a minute")
-			}
-			server.CloseClientConnections()
-			stop()
-
-			got, want := dump(t, ours, len(parityScript)), dump(t, theirs, len(parityScript))
-			if len(want) < 20 {
-				t.Fatalf("Prometheus has only %d series", len(want))
-			}
-			names := map[string]bool{}
-			for _, m := range []map[string][]string{got, want} {
-				for name := range m {
-					names[name] = true
-				}
-			}
-			for _, name := range slices.Sorted(maps.Keys(names)) {
-				if !slices.Equal(likePrometheus(name, got[name]), want[name]) {
-					t.Errorf("%s\n  Rollcall   %q\n  Prometheus %q", name, got[name], want[name])
-				}
-			}
-		})
-	}
-}
-
-func openTSDB(t *testing.T) *tsdb.DB {
-	t.Helper()
-	opts := tsdb.DefaultOptions()
-	opts.RetentionDuration = math.MaxInt64 / 2
-	// Time stamps of 1970 beside those of today.
-	opts.OutOfOrderTimeWindow = math.MaxInt64 / 4
-	db, err := tsdb.Open(t.TempDir(), slog.New(slog.DiscardHandler), nil, opts, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
-// startPrometheus scrapes host until stop, as settings of the job say.
-func startPrometheus(t *testing.T, db *tsdb.DB, host, settings string) (stop func()) {
-	t.Helper()
-	cfg, err := config.Load(fmt.Sprintf(`
-global: {scrape_interval: 500ms, scrape_timeout: 500ms}
-scrape_configs:
-- job_name: node
-  fallback_scrape_protocol: PrometheusText0.0.4
-  %s
-`, settings), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := promscrape.NewManager(&promscrape.Options{DiscoveryReloadOnStartup: true}, nil, nil, db, nil, prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.ApplyConfig(cfg); err != nil {
-		t.Fatal(err)
-	}
-	targets := make(chan map[string][]*targetgroup.Group, 1)
-	targets <- map[string][]*targetgroup.Group{"node": {{Targets: []model.LabelSet{{model.AddressLabel: model.LabelValue(host)}}}}}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		_ = m.Run(targets)
-	}()
-	return func() {
-		m.Stop()
-		<-stopped
-	}
-}
-
-// collectScript collects n times.
-func collectScript(t *testing.T, db *tsdb.DB, url string, honor bool, n int, setup scrape.Setup) {
-	t.Helper()
-	s := scrape.New(scrape.Config{Sink: tsdbSink{t, db}, Setup: setup})
-	defer s.Close()
-	a := producer()
-	a.Endpoint = url + "/metrics"
-	a.HonorLabels = honor
-	a.FallbackFormat = assignment.FormatPrometheusText
-	c, err := s.Open(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := time.Now().Truncate(time.Millisecond)
-	for range n {
-		c.Collect(t.Context(), at)
-		at = at.Add(500 * time.Millisecond)
-	}
-}
-
-// A tsdbSink stores as a collector would: what the store refuses as late or
-// twice is left out.
-type tsdbSink struct {
-	t  *testing.T
-	db *tsdb.DB
-}
-
-func (s tsdbSink) Write(ctx context.Context, b *sample.Batch) error {
-	checkBatch(s.t, b)
-	app := s.db.Appender(ctx)
-	for _, one := range b.Samples {
-		_, err := app.Append(0, one.Series.Labels, one.Time, one.Value)
-		if err != nil && !errors.Is(err, storage.ErrOutOfOrderSample) && !errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
-			return errors.Join(err, app.Rollback())
+	for name, script := range map[string][]page{"life": parityScript, "formats": formatsScript} {
+		for _, l := range []life{{}, {honorLabels: true}, {ignoreTimestamps: true}} {
+			l.pages = script
+			t.Run(fmt.Sprintf("%s, honor_labels %v, honor_timestamps %v", name, l.honorLabels, !l.ignoreTimestamps), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ours, theirs := l.live(t)
+					if len(theirs.samples) < 20 {
+						t.Fatalf("Prometheus has only %d series", len(theirs.samples))
+					}
+					c := comparison{meant: deliberate[name], used: map[difference]bool{}}
+					if name == "life" { // Among these, a sample that has a time stamp in one of the two cases.
+						added := difference{`"scrape_series_added"`, "step 1: 3", "step 1: 4", spelled}
+						if l.ignoreTimestamps {
+							added.theirs = "step 1: 5"
+						}
+						c.meant = append(slices.Clone(c.meant), added)
+					}
+					for _, d := range c.all(ours, theirs) {
+						t.Error(d)
+					}
+					for _, d := range c.meant {
+						if !c.used[d] {
+							t.Errorf("the difference %+v is none", d)
+						}
+					}
+				})
+			})
 		}
-	}
-	return app.Commit()
-}
-
-// dump is what a store has of the first n collections: samples by series, the
-// time as the number of the collection.
-func dump(t *testing.T, db *tsdb.DB, n int) map[string][]string {
-	t.Helper()
-	steps := map[int64]int{}
-	all := map[string][]string{}
-	// The times of the collections: only these have this series.
-	each(t, db, labels.MustNewMatcher(labels.MatchEqual, "__name__", "scrape_samples_scraped"), func(_ labels.Labels, ts int64, _ float64) {
-		steps[ts] = len(steps)
-	})
-	each(t, db, labels.MustNewMatcher(labels.MatchNotEqual, "__name__", "scrape_duration_seconds"), func(set labels.Labels, ts int64, v float64) {
-		when := fmt.Sprint("at ", ts)
-		if step, ok := steps[ts]; ok {
-			if step >= n {
-				return
-			}
-			when = fmt.Sprint("step ", step)
-		}
-		what := fmt.Sprint(v)
-		if value.IsStaleNaN(v) {
-			what = "stale"
-		}
-		all[set.String()] = append(all[set.String()], when+": "+what)
-	})
-	return all
-}
-
-func each(t *testing.T, db *tsdb.DB, m *labels.Matcher, f func(labels.Labels, int64, float64)) {
-	t.Helper()
-	q, err := db.Querier(math.MinInt64, math.MaxInt64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
-	set := q.Select(t.Context(), true, nil, m)
-	for set.Next() {
-		it := set.At().Iterator(nil)
-		for it.Next() == chunkenc.ValFloat {
-			ts, v := it.At()
-			f(set.At().Labels(), ts, v)
-		}
-		if it.Err() != nil {
-			t.Fatal(it.Err())
-		}
-	}
-	if set.Err() != nil {
-		t.Fatal(set.Err())
 	}
 }

@@ -154,14 +154,14 @@ func cut(message []byte) (first field, rest []byte, f *failure) {
 		return field{}, nil, malformed(protowire.ParseError(n))
 	}
 	message = message[n:]
-	switch typ {
-	case protowire.BytesType:
+	if typ == protowire.BytesType {
 		value, n := protowire.ConsumeBytes(message)
 		if n < 0 {
 			return field{}, nil, malformed(protowire.ParseError(n))
 		}
 		return field{number, typ, value}, message[n:], nil
-	case protowire.StartGroupType, protowire.EndGroupType:
+	}
+	if typ == protowire.StartGroupType || typ == protowire.EndGroupType {
 		return field{}, nil, malformed(errWire) // Nobody has them, and they nest.
 	}
 	if n = protowire.ConsumeFieldValue(number, typ, message); n < 0 {
@@ -188,7 +188,7 @@ func each(message []byte, visit func(field) *failure) *failure {
 func (s *scale) family(message []byte) *failure {
 	known, kind := len(s.ends), uint64(0)
 	f := each(message, func(fd field) *failure {
-		switch fd.number {
+		switch int(fd.number) {
 		case familyName, familyHelp, familyUnit:
 			return s.text(len(fd.value))
 		case familyType:
@@ -221,7 +221,7 @@ func (s *scale) metric(message []byte) *failure {
 	s.parts, s.cells, s.spans, s.zero = 0, 0, false, false
 	s.own, s.ofBuckets = s.own[:0], s.ofBuckets[:0]
 	f := each(message, func(fd field) *failure {
-		switch fd.number {
+		switch int(fd.number) {
 		case metricLabel:
 			labels++
 			if labels > s.limits.Labels {
@@ -320,7 +320,7 @@ func (s *scale) exemplar(fd field) *failure {
 
 // histogram judges one field of a histogram.
 func (s *scale) histogram(fd field) *failure {
-	switch fd.number {
+	switch int(fd.number) {
 	case histogramBucket:
 		if f := s.part(fd); f != nil {
 			return f

@@ -36,6 +36,17 @@ type spelling struct {
 	own  track
 }
 
+// A tongue is a way to spell series. The names of protobuf can be any text: the
+// name a{b="c"} there is spelled as the series a with a label is in the text
+// formats. Columns are spelled otherwise again.
+type tongue uint8
+
+const (
+	tongueText tongue = iota
+	tongueProtobuf
+	tongueColumns
+)
+
 // A cache knows the series of one producer by their spelling, so that a steady
 // exposition makes no labels. Its passes are expositions that are read: begin,
 // any number of find, then accept or reject. What was seen in a pass becomes
@@ -43,10 +54,12 @@ type spelling struct {
 type cache struct {
 	spellings map[string]*spelling
 
-	// binary says that the spellings are those of protobuf, whose names can be any
-	// text: the name a{b="c"} there is spelled as the series a with a label is in
-	// the text formats.
-	binary bool
+	// tongue is what the spellings are in.
+	tongue tongue
+
+	// layout is that of the last accepted pass in columns, nil when there is none
+	// or something of it is forgotten.
+	layout *layout
 
 	// tracks are those of all spellings, and live ones whose spelling is gone.
 	tracks []*track
@@ -66,11 +79,11 @@ func (c *cache) begin() {
 	c.hits = 0
 }
 
-// speak forgets spellings of the other kind. Their series are found again by
+// speak forgets spellings in another tongue. Their series are found again by
 // their labels.
-func (c *cache) speak(binary bool) {
-	if c.binary != binary {
-		c.binary, c.spellings = binary, nil
+func (c *cache) speak(t tongue) {
+	if c.tongue != t {
+		c.tongue, c.spellings, c.layout = t, nil, nil
 	}
 }
 
@@ -137,6 +150,9 @@ func (c *cache) index(reserved []*track, sc *scratch) map[labels.Labels]*track {
 // accept keeps the fresh spellings and forgets those that were not used. An
 // empty exposition forgets nothing: it may be a hiccup.
 func (c *cache) accept(sc *scratch) {
+	if sc.layout != nil {
+		c.layout = sc.layout
+	}
 	for _, f := range sc.fresh {
 		if f.spelling.of == &f.spelling.own {
 			c.tracks = append(c.tracks, f.spelling.of)
@@ -188,7 +204,7 @@ func (c *cache) compact() {
 
 // forget drops all but what owes a stale marker.
 func (c *cache) forget() {
-	c.spellings = nil
+	c.spellings, c.layout = nil, nil
 	c.keep(func(tr *track) bool { return tr.live })
 }
 

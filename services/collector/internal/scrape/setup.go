@@ -15,6 +15,9 @@ type Setup struct {
 	// Limits bound each collection where its assignment does not. Fields that
 	// are not positive mean the defaults.
 	Limits Limits
+
+	// Credentials are those that an assignment may name.
+	Credentials map[string]Credential
 }
 
 // Configure puts another setup in the place of the one before. It holds for
@@ -22,4 +25,14 @@ type Setup struct {
 func (s *Scraper) Configure(setup Setup) {
 	setup.Limits = setup.Limits.orElse(DefaultLimits())
 	s.setup.Store(&setup)
+	wanted := func(digest string) bool {
+		for _, c := range setup.Credentials {
+			if c.TLSDigest == digest {
+				return true
+			}
+		}
+		return digest == ""
+	}
+	s.transports.keep(wanted)
+	s.channels.keep(wanted)
 }

@@ -24,6 +24,7 @@ type target struct {
 	url        *url.URL
 	timeout    []string // the header's value
 	limits     Limits
+	access     access
 
 	// labels are put on every series: those of the assignment, job and
 	// instance; sorted by name. set is the same.
@@ -49,9 +50,6 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 			return nil, err
 		}
 	}
-	if endpoint.Native(u) {
-		return nil, fmt.Errorf("scheme %s is not supported", u.Scheme)
-	}
 	if byName[model.InstanceLabel] == "" {
 		byName[model.InstanceLabel] = endpoint.HostPort(u)
 	}
@@ -62,6 +60,9 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 		limits:     limitsOf(a, setup.Limits),
 		set:        labels.FromMap(byName),
 		series:     setup.Series,
+	}
+	if t.access, err = setup.accessTo(a, u); err != nil {
+		return nil, err
 	}
 	// One more for the metric name.
 	if n := t.set.Len() + 1; n > t.limits.Labels {
