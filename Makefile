@@ -142,7 +142,7 @@ mutate: ## Apply each deliberate bug in services/simulation/testdata/mutations a
 
 .PHONY: bench
 bench: ## Run each benchmark of deploy/bench once
-	go test -run '^$$' -bench . -benchtime 1x ./deploy/bench/...
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/bench/...
 
 .PHONY: govulncheck
 govulncheck: ## Look for known vulnerabilities (asks vuln.go.dev)

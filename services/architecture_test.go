@@ -81,6 +81,7 @@ var house = []room{
 	{"services/collector/internal/statefile", adapter, nil},
 	{"services/collector/internal/scrape", adapter, []string{producerV1, "services/producer"}},
 	{"services/collector/internal/sink", adapter, nil},
+	{"services/collector/internal/settings", adapter, nil},
 	{"services/collector/internal/query", adapter, nil},
 	{"services/collector/internal/peers", adapter, []string{registryV1, collectorV1}},
 	{"services/collector/internal/api", adapter, []string{collectorV1}},

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	collectWatch = flag.Duration("watch", 20*time.Second, "BenchmarkCollecting: for how long it is measured")
+	collectWatch = flag.Duration("watch", 10*time.Second, "BenchmarkCollecting: for how long it is measured")
 	profiles     = flag.String("profiles", "", "BenchmarkCollecting, BenchmarkIdle: put the collector's profiles into this directory")
 )
 

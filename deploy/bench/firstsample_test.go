@@ -15,7 +15,7 @@ var (
 	fleetSize    = flag.Int("fleet", 200, "BenchmarkFirstSample, BenchmarkCollecting: how many producers there are")
 	fleetSamples = flag.Int("samples", 200, "BenchmarkFirstSample, BenchmarkCollecting: how many samples each has")
 	lateSize     = flag.Int("late", 10, "BenchmarkFirstSample: how many come late")
-	fleetPace    = flag.Duration("interval", 10*time.Second, "BenchmarkFirstSample, BenchmarkCollecting: how often they are collected")
+	fleetPace    = flag.Duration("interval", 5*time.Second, "BenchmarkFirstSample, BenchmarkCollecting: how often they are collected")
 )
 
 const (

@@ -12,18 +12,17 @@ import (
 var (
 	idlers    = flag.Int("idlers", 2000, "BenchmarkIdle: how many producers there are")
 	idleWatch = flag.Duration("idle", 5*time.Second, "BenchmarkIdle: for how long nothing is collected")
+
+	// A peer's first collections are spread over an interval.
+	idleFirst = flag.Duration("first", 10*time.Second, "BenchmarkIdle: how often a peer collects until it has collected all")
 )
 
 const (
 	// idlePace is how often the idle are collected: hardly ever.
 	idlePace = time.Hour
 
-	// peerFirstPace is how often a peer collects until it has collected all: its
-	// first collections are spread over the interval.
-	peerFirstPace = time.Minute
-
 	// settleLimit bounds the wait for a process to give back what it does not
-	// need, settleStep is how often that is looked at.
+	// need, settleStep how often that is looked at.
 	settleLimit = 3 * time.Minute
 	settleStep  = 10 * time.Second
 )
@@ -32,7 +31,7 @@ const (
 // nothing is to be done: memory, goroutines, connections, processor time. Those
 // that are together stand behind one address, those apart have one each.
 //
-// A peer collects every minute until it has collected all, and then gets the
+// A peer collects more often until it has collected all, and then gets the
 // interval of the others.
 func BenchmarkIdle(b *testing.B) {
 	for _, v := range []struct {
@@ -62,7 +61,7 @@ func BenchmarkIdle(b *testing.B) {
 func benchIdle(b *testing.B, k kind, discards bool, samples int, apart bool) {
 	exposers := start(b, "exposers")
 	defer exposers.stop()
-	s := k.start(b, setting{interval: peerFirstPace, idle: idlePace, refresh: idlePace, discards: discards},
+	s := k.start(b, setting{interval: *idleFirst, idle: idlePace, refresh: idlePace, discards: discards},
 		fleetOf(exposers, "idle", *idlers, samples, apart))
 	defer s.end()
 	began := time.Now()
@@ -105,11 +104,11 @@ func staled(k kind, n float64) bool { return k.name != "rollcall" && n == 0 }
 // settle waits until the resident memory of a server shrinks no more.
 func settle(b *testing.B, s *server) time.Duration {
 	b.Helper()
-	began := time.Now()
+	began, step := time.Now(), min(settleStep, *idleWatch/2)
 	for before := s.memory(b); time.Since(began) < settleLimit; {
-		time.Sleep(settleStep)
+		time.Sleep(step)
 		now := s.memory(b)
-		if now > 0.98*before && time.Since(began) > settleStep*3 {
+		if now > 0.98*before && time.Since(began) > 3*step {
 			break
 		}
 		before = now

@@ -47,15 +47,12 @@ type trouble struct {
 	overlap, budget int64 // due times missed
 }
 
-// noTrouble is read in the place of a record's that has none.
-var noTrouble trouble
-
 // troubles is what went wrong, to read.
-func (r *record) troubles() *trouble {
+func (r *record) troubles() trouble {
 	if r.trouble == nil {
-		return &noTrouble
+		return trouble{}
 	}
-	return r.trouble
+	return *r.trouble
 }
 
 // troubled is what went wrong, to write.

@@ -31,10 +31,11 @@ type channel struct {
 	element *list.Element // of idle, nil while it is used
 }
 
-// An address is what is dialled, and how.
+// An address is what is dialled, and how; transport only where it is secure.
 type address struct {
-	hostPort string
-	secure   bool
+	hostPort  string
+	secure    bool
+	transport transportKey
 }
 
 // channels keep connections between collections. There is no reconnecting behind
@@ -67,11 +68,14 @@ func newChannels(cfg *Config) *channels {
 // acquire returns the connection to a target's address, to be released.
 func (c *channels) acquire(t *target) (*channel, error) {
 	at := address{hostPort: endpoint.HostPort(t.url), secure: t.url.Scheme == "grpcs"}
+	if at.secure {
+		at.transport = t.access.transport
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ch := c.open[at]
 	if ch == nil {
-		conn, err := c.connect(at)
+		conn, err := c.connect(at, &t.access)
 		if err != nil {
 			return nil, err
 		}
@@ -87,10 +91,10 @@ func (c *channels) acquire(t *target) (*channel, error) {
 }
 
 // connect makes a connection. It is dialled by its first use.
-func (c *channels) connect(at address) (*grpc.ClientConn, error) {
+func (c *channels) connect(at address, a *access) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if at.secure {
-		creds = credentials.NewTLS(c.tls.Clone())
+		creds = credentials.NewTLS(tlsFor(c.tls, a))
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -172,6 +176,25 @@ func (c *channels) tick() {
 	c.mu.Lock()
 	c.timer = nil
 	closing := c.expire(time.Now().Add(-idleConnTimeout))
+	c.mu.Unlock()
+	closeAll(closing)
+}
+
+// keep drops those whose digest is not wanted any more.
+func (c *channels) keep(wanted func(digest string) bool) {
+	c.mu.Lock()
+	var closing []*channel
+	for _, ch := range c.open {
+		if wanted(ch.address.transport.digest) {
+			continue
+		}
+		c.drop(ch)
+		if ch.element != nil {
+			c.idle.Remove(ch.element)
+			ch.element = nil
+			closing = append(closing, ch)
+		}
+	}
 	c.mu.Unlock()
 	closeAll(closing)
 }

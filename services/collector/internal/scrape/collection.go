@@ -234,7 +234,7 @@ func (c *Collection) store(ctx context.Context, at int64, took time.Duration, sc
 		added = 0
 	}
 	stale := c.vanish(&sc.batch, at, f == nil)
-	c.report.write(&sc.batch, at, f == nil, took, sc.samples, added)
+	c.report.write(&sc.batch, at, f == nil, took, sc.samples, sc.dropped, added)
 	err := c.scraper.write(ctx, &sc.batch)
 	if err == nil {
 		c.cache.stored(f == nil)

@@ -79,7 +79,9 @@ func (r *reading) newLayout(id []byte, m *producerv1.Layout) (*layout, *failure)
 				return nil, f
 			}
 		}
-		r.describe(tr)
+		if tr != dropped {
+			r.describe(tr)
+		}
 		l.tracks[i] = tr
 	}
 	r.layout = l

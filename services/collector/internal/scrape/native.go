@@ -10,6 +10,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	producerv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/producer/v1"
@@ -52,6 +53,9 @@ func (s *Scraper) pullColumns(ctx context.Context, t *target, known *layout, col
 		inner, cancel = context.WithTimeout(ctx, t.assignment.Timeout)
 	}
 	defer cancel()
+	if a := t.access.authorization; a != nil {
+		inner = metadata.AppendToOutgoingContext(inner, "authorization", a[0])
+	}
 	p := &pull{outer: ctx, inner: inner, target: t, columns: cols}
 	ch, err := s.channels.acquire(t)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"iter"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -97,7 +96,7 @@ type Config struct {
 // and the budget of bytes. It is safe for concurrent use.
 type Scraper struct {
 	sink         Sink
-	transport    *http.Transport
+	transports   *transports
 	channels     *channels
 	setup        atomic.Pointer[Setup]
 	budget       budget
@@ -127,7 +126,7 @@ type Scraper struct {
 func New(cfg Config) *Scraper {
 	s := &Scraper{
 		sink:         cfg.Sink,
-		transport:    newTransport(&cfg),
+		transports:   newTransports(&cfg),
 		channels:     newChannels(&cfg),
 		writeTimeout: cfg.WriteTimeout,
 		logger:       cfg.Logger,
@@ -176,7 +175,7 @@ func (s *Scraper) Open(a *assignment.Assignment) (schedule.Collection, error) {
 // Close closes the connections that no collection is using. It is called when
 // the last collection has returned.
 func (s *Scraper) Close() {
-	s.transport.CloseIdleConnections()
+	s.transports.close()
 	s.channels.closeIdle()
 }
 

@@ -24,6 +24,10 @@ type track struct {
 	last  int64
 }
 
+// dropped is the track of all series that relabeling drops: it is not one, and
+// is never written to.
+var dropped = &track{}
+
 // A spelling is one way in which a producer writes a series. The first one of a
 // series holds its track; others (labels in another order) refer to that.
 type spelling struct {
@@ -96,6 +100,13 @@ func (c *cache) find(raw []byte) *track {
 	return sp.of
 }
 
+// drop makes a spelling known whose series relabeling drops, so that it is not
+// relabeled again.
+func (c *cache) drop(raw []byte, sc *scratch) *track {
+	c.learn(raw, &spelling{of: dropped, seen: c.pass}, sc)
+	return dropped
+}
+
 // add makes a spelling known, and its series unless that has another one.
 func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratch) (tr *track, added bool) {
 	sp := &spelling{seen: c.pass}
@@ -105,6 +116,11 @@ func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratc
 		sc.index[set] = tr
 	}
 	sp.of = tr
+	c.learn(raw, sp, sc)
+	return tr, added
+}
+
+func (c *cache) learn(raw []byte, sp *spelling, sc *scratch) {
 	if c.spellings == nil {
 		c.spellings = map[string]*spelling{}
 	}
@@ -112,7 +128,6 @@ func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratc
 	c.spellings[key] = sp
 	c.hits++
 	sc.fresh = append(sc.fresh, fresh{key, sp})
-	return tr, added
 }
 
 // index finds tracks by their labels. It is built by the first new spelling of
