@@ -305,10 +305,10 @@ func TestChannelsOverTLS(t *testing.T) {
 	}
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: web.TLS.Certificates})))
 	r := prometheus.NewRegistry()
-	r.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "a"}))
+	r.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "a", Help: "A gauge."}))
 	exposer.Expose(server, "p1", r)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(lis) }()
+	served := make(chan struct{})
+	go func() { _ = server.Serve(lis); close(served) }()
 	defer func() { server.Stop(); <-served }()
 	for name, c := range map[string]struct {
 		tls    *tls.Config

@@ -42,7 +42,7 @@ func newZoo() *zoo {
 		level:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "level", Help: "A level."}),
 		latency:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "latency_seconds", Help: "Time.", Buckets: []float64{0.1, 1, 2.5}}, []string{"path"}),
 		native: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "size_bytes", NativeHistogramBucketFactor: 1.1, NativeHistogramMaxExemplars: 10,
+			Name: "size_bytes", Help: "Sizes.", NativeHistogramBucketFactor: 1.1, NativeHistogramMaxExemplars: 10,
 		}, []string{"path"}),
 		quantiles: prometheus.NewSummary(prometheus.SummaryOpts{Name: "quantiles", Help: "Some.", Objectives: map[float64]float64{0.5: 0.1, 1: 0.1}}),
 	}
@@ -365,23 +365,9 @@ func TestFailuresOfCalls(t *testing.T) {
 			}
 			return nil
 		}), schedule.ReasonTimeout, "timed out"},
-		"empty chunks": {answering(func(_ *producerv1.CollectRequest, s grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
-			for err := s.Send(begun("l1")); err == nil; err = s.Send(&producerv1.CollectResponse{}) {
-			}
-			return nil
-		}), schedule.ReasonTooLarge, "an answer of more than"},
-		"endless values": {answering(func(_ *producerv1.CollectRequest, s grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
-			values := make([]float64, 20_000)
-			for err := s.Send(begun("l1")); err == nil; err = s.Send(&producerv1.CollectResponse{Values: values}) {
-			}
-			return nil
-		}), schedule.ReasonTooManySamples, "more than 50000"},
-		"endless symbols": {answering(func(_ *producerv1.CollectRequest, s grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
-			symbols := slices.Repeat([]string{"a"}, 50_000)
-			for err := s.Send(begun("l1")); err == nil; err = s.Send(&producerv1.CollectResponse{Layout: &producerv1.Layout{Symbols: symbols}}) {
-			}
-			return nil
-		}), schedule.ReasonBudget, "running collections hold"},
+		"empty chunks":      {endless(&producerv1.CollectResponse{}), schedule.ReasonTooLarge, "an answer of more than"},
+		"endless values":    {endless(&producerv1.CollectResponse{Values: make([]float64, 20_000)}), schedule.ReasonTooManySamples, "more than 50000"},
+		"endless symbols":   {endless(&producerv1.CollectResponse{Layout: &producerv1.Layout{Symbols: slices.Repeat([]string{"a"}, 50_000)}}), schedule.ReasonBudget, "running collections hold"},
 		"a chunk too large": {chunks(begun("l1"), &producerv1.CollectResponse{Values: make([]float64, 40_000)}), schedule.ReasonTooLarge, "a chunk of more than"},
 		"one symbol for all": {chunks(changed(whole(), func(m *producerv1.CollectResponse) {
 			m.Layout.Symbols[3] = strings.Repeat("y", 16_000)
