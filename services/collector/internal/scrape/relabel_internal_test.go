@@ -156,3 +156,21 @@ func TestSameRules(t *testing.T) {
 		t.Error("more rules are the same")
 	}
 }
+
+// BenchmarkCompile tells what one Update costs under five rules.
+func BenchmarkCompile(b *testing.B) {
+	a := &assignment.Assignment{
+		ProducerID: "p1", Endpoint: "http://node1:9100/metrics", Interval: 15 * time.Second, Timeout: 10 * time.Second,
+		Labels: []assignment.Label{{Name: "job", Value: "node"}, {Name: "zone", Value: "EU"}},
+	}
+	rule := relabel.DefaultRelabelConfig
+	rule.SourceLabels, rule.TargetLabel, rule.NameValidationScheme = model.LabelNames{"zone"}, "region", model.UTF8Validation
+	rule.Regex = relabel.MustNewRegexp("(.).*")
+	setup := &Setup{Targets: []*relabel.Config{&rule, &rule, &rule, &rule, &rule}, Limits: DefaultLimits()}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := compile(a, setup); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
