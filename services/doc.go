@@ -36,6 +36,7 @@
 //	      statefile/         adapter   the last sealed set on disk
 //	      scrape/            adapter   one pull of one producer, over HTTP or gRPC
 //	      sink/              adapter   where samples go: the embedded time series database
+//	      settings/          adapter   the configuration file: relabeling, limits, credentials
 //	      query/             adapter   Prometheus's query API over that database
 //	      peers/             adapter   the stores of all collectors as one: asks the others, answers them
 //	      api/               adapter   what a collector tells about itself, over gRPC

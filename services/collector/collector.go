@@ -28,6 +28,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/settings"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/statefile"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -64,6 +65,10 @@ type Config struct {
 
 	// DataDir is where the state file and the samples are kept.
 	DataDir string
+
+	// ConfigFile says how targets and series are relabeled, and has the limits and
+	// credentials; empty for none. Relative paths in it begin at its directory.
+	ConfigFile string
 
 	// Listener is where gRPC is served, HTTPListener where queries, metrics and
 	// probes are. The collector closes both.
@@ -143,6 +148,8 @@ type Collector struct {
 	fleet    *peers.Fleet // nil with Config.Sink
 	server   *grpc.Server
 	web      *http.ServeMux
+
+	configuration *configuration
 }
 
 // New assembles a collector and loads its state. What it resumes with is
@@ -166,10 +173,14 @@ func New(_ context.Context, c Config) (*Collector, error) {
 	if len(c.Registries) == 0 {
 		return nil, errors.New("no registry address given")
 	}
+	first, err := loadSettings(c.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
 	k := &Collector{config: c, instance: assignment.InstanceID(uuid.NewString())}
 	state, err := k.open()
 	if err == nil {
-		err = k.assemble(state)
+		err = k.assemble(state, first)
 	}
 	if err != nil {
 		k.close()
@@ -225,9 +236,10 @@ func openSamples(c Config) (*sink.TSDB, error) {
 	return sink.OpenTSDB(config)
 }
 
-func (k *Collector) assemble(state *statefile.State) error {
+func (k *Collector) assemble(state *statefile.State, first *settings.Settings) error {
 	c := k.config
-	k.assembleCollecting(state)
+	k.assembleCollecting(state, setupOf(first))
+	k.assembleConfiguration(first)
 	k.server, _ = process.NewGRPCServer(process.GRPCConfig{Logger: c.Logger, Registerer: c.Metrics})
 	api.New(api.Config{
 		Collector:    assignment.CollectorID(c.ID),
@@ -237,6 +249,8 @@ func (k *Collector) assemble(state *statefile.State) error {
 		Subscription: k.subscription,
 		Testify:      k.schedule.Testify,
 		Selector:     k.selector(),
+
+		Configuration: k.configuration,
 	}).Register(k.server)
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
@@ -270,7 +284,7 @@ func (k *Collector) assemble(state *statefile.State) error {
 }
 
 // assembleCollecting makes what follows the registry and what collects.
-func (k *Collector) assembleCollecting(state *statefile.State) {
+func (k *Collector) assembleCollecting(state *statefile.State, setup scrape.Setup) {
 	c := k.config
 	scrapes, collections, set, following := scrape.NewMetrics(), schedule.NewMetrics(), membership.NewMetrics(), follow.NewMetrics()
 	c.Metrics.MustRegister(scrapes, collections, set, following)
@@ -280,6 +294,7 @@ func (k *Collector) assembleCollecting(state *statefile.State) {
 	}
 	k.scraper = scrape.New(scrape.Config{
 		Sink:        samples,
+		Setup:       setup,
 		DialContext: c.DialProducer,
 		CheckAddr:   endpoint.Policy{Allow: c.AllowRanges}.CheckAddr,
 		CollectorID: assignment.CollectorID(c.ID),

@@ -121,7 +121,9 @@ func (c *cutter) layoutColumn(all []uint32, put func(*producerv1.Layout, []uint3
 func (c *cutter) histograms(h *producerv1.Histograms) {
 	column(c, h.GetSchemas(), varint32, func(r *producerv1.CollectResponse, part []int32) { histograms(r).Schemas = part })
 	column(c, h.GetFloats(), 1, func(r *producerv1.CollectResponse, part []bool) { histograms(r).Floats = part })
-	column(c, h.GetCounterResets(), varint32, func(r *producerv1.CollectResponse, part []producerv1.CounterReset) { histograms(r).CounterResets = part })
+	column(c, h.GetCounterResets(), varint32, func(r *producerv1.CollectResponse, part []producerv1.CounterReset) {
+		histograms(r).CounterResets = part
+	})
 	column(c, h.GetSums(), fixed64, func(r *producerv1.CollectResponse, part []float64) { histograms(r).Sums = part })
 	column(c, h.GetZeroThresholds(), fixed64, func(r *producerv1.CollectResponse, part []float64) { histograms(r).ZeroThresholds = part })
 	column(c, h.GetCounts(), varint64, func(r *producerv1.CollectResponse, part []uint64) { histograms(r).Counts = part })

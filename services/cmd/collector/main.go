@@ -36,6 +36,8 @@ type flags struct {
 	ID       string   `required:"" group:"follow" help:"The name of this collector. It stays the same when the process, its address or its version changes."`
 	Registry []string `default:"127.0.0.1:7470" group:"follow" placeholder:"ADDRESS" help:"host:port of a registry's gRPC (repeatable); each try takes the next one. Default: ${default}."`
 
+	Config string `group:"produce" placeholder:"FILE" help:"Relabel, limit and authenticate as this YAML file says; SIGHUP reads it again. Files that it names are relative to its directory, and are read again with it. Default: none."`
+
 	Capacity float64 `default:"0" group:"follow" placeholder:"RATE" help:"How many samples a second this collector is made for, for the registry that shares out the producers; 0 is not told, and then it gets as many as the others."`
 	Zone     string  `group:"follow" help:"Where this collector stands, for the registry. Default: not told."`
 
@@ -78,12 +80,32 @@ func (f *flags) Run(ctx context.Context) error {
 	if config.Listener, config.HTTPListener, err = f.Open(ctx); err != nil {
 		return err
 	}
+	var hangups <-chan os.Signal
+	if f.Config != "" { // without, a hangup ends the process
+		hangups = process.Hangups(ctx)
+	}
 	c, err := collector.New(ctx, config)
+	if errors.Is(err, collector.ErrConfiguration) {
+		err = process.Refusef("--config: %w", err)
+	}
 	if err != nil {
 		return errors.Join(err, config.Listener.Close(), config.HTTPListener.Close())
 	}
 	config.Logger.InfoContext(ctx, "listening", "grpc", config.Listener.Addr().String(), "http", config.HTTPListener.Addr().String())
+	go reload(ctx, c, hangups)
 	return c.Run(ctx)
+}
+
+// reload reads the configuration again at every signal.
+func reload(ctx context.Context, c *collector.Collector, hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-hangups:
+			_ = c.Reload() // it is logged and shown; the configuration before stays
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // config checks the flags.
@@ -92,6 +114,7 @@ func (f *flags) config() (collector.Config, error) {
 		ID:             f.ID,
 		Registries:     f.Registry,
 		DataDir:        f.DataDir,
+		ConfigFile:     f.Config,
 		AllowRanges:    f.AllowEndpointRange,
 		MaxProducers:   f.MaxProducers,
 		Capacity:       f.Capacity,

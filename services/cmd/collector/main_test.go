@@ -41,6 +41,7 @@ func TestCommand(t *testing.T) {
 			"refuses":   refuses,
 			"hang":      hang,
 			"terminate": terminate,
+			"hangup":    hangup,
 			"lead":      lead,
 		},
 	})
@@ -137,6 +138,13 @@ func hang(ts *testscript.TestScript, _ bool, args []string) {
 func terminate(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, cmd := range ts.BackgroundCmds() {
 		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	}
+}
+
+// hangup: send SIGHUP to every command in the background.
+func hangup(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGHUP))
 	}
 }
 

@@ -2478,6 +2478,200 @@ func (*SelectResponse_Exemplars) isSelectResponse_Frame() {}
 
 func (*SelectResponse_End) isSelectResponse_Frame() {}
 
+// ReloadConfigurationRequest asks for a reload.
+type ReloadConfigurationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadConfigurationRequest) Reset() {
+	*x = ReloadConfigurationRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadConfigurationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadConfigurationRequest) ProtoMessage() {}
+
+func (x *ReloadConfigurationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadConfigurationRequest.ProtoReflect.Descriptor instead.
+func (*ReloadConfigurationRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{30}
+}
+
+// ReloadConfigurationResponse says that the new configuration holds.
+type ReloadConfigurationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since when.
+	LoadTime      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=load_time,json=loadTime,proto3" json:"load_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadConfigurationResponse) Reset() {
+	*x = ReloadConfigurationResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadConfigurationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadConfigurationResponse) ProtoMessage() {}
+
+func (x *ReloadConfigurationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadConfigurationResponse.ProtoReflect.Descriptor instead.
+func (*ReloadConfigurationResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReloadConfigurationResponse) GetLoadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoadTime
+	}
+	return nil
+}
+
+// GetConfigurationRequest asks for the configuration.
+type GetConfigurationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConfigurationRequest) Reset() {
+	*x = GetConfigurationRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConfigurationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConfigurationRequest) ProtoMessage() {}
+
+func (x *GetConfigurationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConfigurationRequest.ProtoReflect.Descriptor instead.
+func (*GetConfigurationRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{32}
+}
+
+// GetConfigurationResponse is the configuration that holds.
+type GetConfigurationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file as YAML, without its comments, and with <secret> in the place of
+	// each secret; empty when the collector was started without one.
+	Yaml string `protobuf:"bytes,1,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// When it was loaded.
+	LoadTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=load_time,json=loadTime,proto3" json:"load_time,omitempty"`
+	// Why the last reload was refused; empty when it was not.
+	LastError string `protobuf:"bytes,3,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When that was.
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConfigurationResponse) Reset() {
+	*x = GetConfigurationResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConfigurationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConfigurationResponse) ProtoMessage() {}
+
+func (x *GetConfigurationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConfigurationResponse.ProtoReflect.Descriptor instead.
+func (*GetConfigurationResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetConfigurationResponse) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *GetConfigurationResponse) GetLoadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoadTime
+	}
+	return nil
+}
+
+func (x *GetConfigurationResponse) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *GetConfigurationResponse) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
+	}
+	return nil
+}
+
 var File_rollcall_collector_v1_collection_proto protoreflect.FileDescriptor
 
 const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
@@ -2657,7 +2851,17 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\astrings\x18\x02 \x01(\v2+.rollcall.collector.v1.SelectedStringsFrameH\x00R\astrings\x12M\n" +
 	"\texemplars\x18\x03 \x01(\v2-.rollcall.collector.v1.SelectedExemplarsFrameH\x00R\texemplars\x124\n" +
 	"\x03end\x18\x04 \x01(\v2 .rollcall.collector.v1.SelectEndH\x00R\x03endB\a\n" +
-	"\x05frame*\xdb\x02\n" +
+	"\x05frame\"\x1c\n" +
+	"\x1aReloadConfigurationRequest\"V\n" +
+	"\x1bReloadConfigurationResponse\x127\n" +
+	"\tload_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bloadTime\"\x19\n" +
+	"\x17GetConfigurationRequest\"\xca\x01\n" +
+	"\x18GetConfigurationResponse\x12\x12\n" +
+	"\x04yaml\x18\x01 \x01(\tR\x04yaml\x127\n" +
+	"\tload_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bloadTime\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x03 \x01(\tR\tlastError\x12B\n" +
+	"\x0flast_error_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime*\xdb\x02\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNREACHABLE\x10\x01\x12\x1a\n" +
@@ -2689,7 +2893,7 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x1aCHUNK_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CHUNK_ENCODING_XOR\x10\x01\x12\x1c\n" +
 	"\x18CHUNK_ENCODING_HISTOGRAM\x10\x02\x12\"\n" +
-	"\x1eCHUNK_ENCODING_FLOAT_HISTOGRAM\x10\x032\xb6\x06\n" +
+	"\x1eCHUNK_ENCODING_FLOAT_HISTOGRAM\x10\x032\xa9\b\n" +
 	"\x11CollectionService\x12j\n" +
 	"\rGetMembership\x12+.rollcall.collector.v1.GetMembershipRequest\x1a,.rollcall.collector.v1.GetMembershipResponse\x12p\n" +
 	"\x0fListCollections\x12-.rollcall.collector.v1.ListCollectionsRequest\x1a..rollcall.collector.v1.ListCollectionsResponse\x12j\n" +
@@ -2699,7 +2903,9 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\bListHeld\x12&.rollcall.collector.v1.ListHeldRequest\x1a'.rollcall.collector.v1.ListHeldResponse\x12d\n" +
 	"\vReleaseHeld\x12).rollcall.collector.v1.ReleaseHeldRequest\x1a*.rollcall.collector.v1.ReleaseHeldResponse\x12X\n" +
 	"\aWitness\x12%.rollcall.collector.v1.WitnessRequest\x1a&.rollcall.collector.v1.WitnessResponse\x12W\n" +
-	"\x06Select\x12$.rollcall.collector.v1.SelectRequest\x1a%.rollcall.collector.v1.SelectResponse0\x01BLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
+	"\x06Select\x12$.rollcall.collector.v1.SelectRequest\x1a%.rollcall.collector.v1.SelectResponse0\x01\x12|\n" +
+	"\x13ReloadConfiguration\x121.rollcall.collector.v1.ReloadConfigurationRequest\x1a2.rollcall.collector.v1.ReloadConfigurationResponse\x12s\n" +
+	"\x10GetConfiguration\x12..rollcall.collector.v1.GetConfigurationRequest\x1a/.rollcall.collector.v1.GetConfigurationResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
 
 var (
 	file_rollcall_collector_v1_collection_proto_rawDescOnce sync.Once
@@ -2714,72 +2920,76 @@ func file_rollcall_collector_v1_collection_proto_rawDescGZIP() []byte {
 }
 
 var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_rollcall_collector_v1_collection_proto_goTypes = []any{
-	(FailureReason)(0),              // 0: rollcall.collector.v1.FailureReason
-	(SelectKind)(0),                 // 1: rollcall.collector.v1.SelectKind
-	(MatchType)(0),                  // 2: rollcall.collector.v1.MatchType
-	(ChunkEncoding)(0),              // 3: rollcall.collector.v1.ChunkEncoding
-	(*CollectionResult)(nil),        // 4: rollcall.collector.v1.CollectionResult
-	(*Collection)(nil),              // 5: rollcall.collector.v1.Collection
-	(*GetMembershipRequest)(nil),    // 6: rollcall.collector.v1.GetMembershipRequest
-	(*GetMembershipResponse)(nil),   // 7: rollcall.collector.v1.GetMembershipResponse
-	(*ListCollectionsRequest)(nil),  // 8: rollcall.collector.v1.ListCollectionsRequest
-	(*ListCollectionsResponse)(nil), // 9: rollcall.collector.v1.ListCollectionsResponse
-	(*GetCollectionRequest)(nil),    // 10: rollcall.collector.v1.GetCollectionRequest
-	(*GetCollectionResponse)(nil),   // 11: rollcall.collector.v1.GetCollectionResponse
-	(*CollectNowRequest)(nil),       // 12: rollcall.collector.v1.CollectNowRequest
-	(*CollectNowResponse)(nil),      // 13: rollcall.collector.v1.CollectNowResponse
-	(*HeldProducer)(nil),            // 14: rollcall.collector.v1.HeldProducer
-	(*ListHeldRequest)(nil),         // 15: rollcall.collector.v1.ListHeldRequest
-	(*ListHeldResponse)(nil),        // 16: rollcall.collector.v1.ListHeldResponse
-	(*ReleaseHeldRequest)(nil),      // 17: rollcall.collector.v1.ReleaseHeldRequest
-	(*ReleaseHeldResponse)(nil),     // 18: rollcall.collector.v1.ReleaseHeldResponse
-	(*WitnessRequest)(nil),          // 19: rollcall.collector.v1.WitnessRequest
-	(*Testimony)(nil),               // 20: rollcall.collector.v1.Testimony
-	(*WitnessResponse)(nil),         // 21: rollcall.collector.v1.WitnessResponse
-	(*LabelMatcher)(nil),            // 22: rollcall.collector.v1.LabelMatcher
-	(*Selector)(nil),                // 23: rollcall.collector.v1.Selector
-	(*SelectRequest)(nil),           // 24: rollcall.collector.v1.SelectRequest
-	(*SelectedChunk)(nil),           // 25: rollcall.collector.v1.SelectedChunk
-	(*SelectedSeries)(nil),          // 26: rollcall.collector.v1.SelectedSeries
-	(*SelectedSeriesFrame)(nil),     // 27: rollcall.collector.v1.SelectedSeriesFrame
-	(*SelectedStringsFrame)(nil),    // 28: rollcall.collector.v1.SelectedStringsFrame
-	(*SelectedExemplar)(nil),        // 29: rollcall.collector.v1.SelectedExemplar
-	(*SelectedExemplars)(nil),       // 30: rollcall.collector.v1.SelectedExemplars
-	(*SelectedExemplarsFrame)(nil),  // 31: rollcall.collector.v1.SelectedExemplarsFrame
-	(*SelectEnd)(nil),               // 32: rollcall.collector.v1.SelectEnd
-	(*SelectResponse)(nil),          // 33: rollcall.collector.v1.SelectResponse
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
-	(*v1.Assignment)(nil),           // 36: rollcall.registry.v1.Assignment
-	(*v1.Refusal)(nil),              // 37: rollcall.registry.v1.Refusal
-	(v1.RemovalCause)(0),            // 38: rollcall.registry.v1.RemovalCause
-	(*v1.Label)(nil),                // 39: rollcall.registry.v1.Label
+	(FailureReason)(0),                  // 0: rollcall.collector.v1.FailureReason
+	(SelectKind)(0),                     // 1: rollcall.collector.v1.SelectKind
+	(MatchType)(0),                      // 2: rollcall.collector.v1.MatchType
+	(ChunkEncoding)(0),                  // 3: rollcall.collector.v1.ChunkEncoding
+	(*CollectionResult)(nil),            // 4: rollcall.collector.v1.CollectionResult
+	(*Collection)(nil),                  // 5: rollcall.collector.v1.Collection
+	(*GetMembershipRequest)(nil),        // 6: rollcall.collector.v1.GetMembershipRequest
+	(*GetMembershipResponse)(nil),       // 7: rollcall.collector.v1.GetMembershipResponse
+	(*ListCollectionsRequest)(nil),      // 8: rollcall.collector.v1.ListCollectionsRequest
+	(*ListCollectionsResponse)(nil),     // 9: rollcall.collector.v1.ListCollectionsResponse
+	(*GetCollectionRequest)(nil),        // 10: rollcall.collector.v1.GetCollectionRequest
+	(*GetCollectionResponse)(nil),       // 11: rollcall.collector.v1.GetCollectionResponse
+	(*CollectNowRequest)(nil),           // 12: rollcall.collector.v1.CollectNowRequest
+	(*CollectNowResponse)(nil),          // 13: rollcall.collector.v1.CollectNowResponse
+	(*HeldProducer)(nil),                // 14: rollcall.collector.v1.HeldProducer
+	(*ListHeldRequest)(nil),             // 15: rollcall.collector.v1.ListHeldRequest
+	(*ListHeldResponse)(nil),            // 16: rollcall.collector.v1.ListHeldResponse
+	(*ReleaseHeldRequest)(nil),          // 17: rollcall.collector.v1.ReleaseHeldRequest
+	(*ReleaseHeldResponse)(nil),         // 18: rollcall.collector.v1.ReleaseHeldResponse
+	(*WitnessRequest)(nil),              // 19: rollcall.collector.v1.WitnessRequest
+	(*Testimony)(nil),                   // 20: rollcall.collector.v1.Testimony
+	(*WitnessResponse)(nil),             // 21: rollcall.collector.v1.WitnessResponse
+	(*LabelMatcher)(nil),                // 22: rollcall.collector.v1.LabelMatcher
+	(*Selector)(nil),                    // 23: rollcall.collector.v1.Selector
+	(*SelectRequest)(nil),               // 24: rollcall.collector.v1.SelectRequest
+	(*SelectedChunk)(nil),               // 25: rollcall.collector.v1.SelectedChunk
+	(*SelectedSeries)(nil),              // 26: rollcall.collector.v1.SelectedSeries
+	(*SelectedSeriesFrame)(nil),         // 27: rollcall.collector.v1.SelectedSeriesFrame
+	(*SelectedStringsFrame)(nil),        // 28: rollcall.collector.v1.SelectedStringsFrame
+	(*SelectedExemplar)(nil),            // 29: rollcall.collector.v1.SelectedExemplar
+	(*SelectedExemplars)(nil),           // 30: rollcall.collector.v1.SelectedExemplars
+	(*SelectedExemplarsFrame)(nil),      // 31: rollcall.collector.v1.SelectedExemplarsFrame
+	(*SelectEnd)(nil),                   // 32: rollcall.collector.v1.SelectEnd
+	(*SelectResponse)(nil),              // 33: rollcall.collector.v1.SelectResponse
+	(*ReloadConfigurationRequest)(nil),  // 34: rollcall.collector.v1.ReloadConfigurationRequest
+	(*ReloadConfigurationResponse)(nil), // 35: rollcall.collector.v1.ReloadConfigurationResponse
+	(*GetConfigurationRequest)(nil),     // 36: rollcall.collector.v1.GetConfigurationRequest
+	(*GetConfigurationResponse)(nil),    // 37: rollcall.collector.v1.GetConfigurationResponse
+	(*timestamppb.Timestamp)(nil),       // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 39: google.protobuf.Duration
+	(*v1.Assignment)(nil),               // 40: rollcall.registry.v1.Assignment
+	(*v1.Refusal)(nil),                  // 41: rollcall.registry.v1.Refusal
+	(v1.RemovalCause)(0),                // 42: rollcall.registry.v1.RemovalCause
+	(*v1.Label)(nil),                    // 43: rollcall.registry.v1.Label
 }
 var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
-	34, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
-	35, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
+	38, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
+	39, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
 	0,  // 2: rollcall.collector.v1.CollectionResult.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	36, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
-	34, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
+	40, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
+	38, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
-	34, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
-	34, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
+	38, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
+	38, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
 	4,  // 8: rollcall.collector.v1.Collection.last_success:type_name -> rollcall.collector.v1.CollectionResult
 	4,  // 9: rollcall.collector.v1.Collection.last_failure:type_name -> rollcall.collector.v1.CollectionResult
-	34, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	37, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	38, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	41, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
 	5,  // 12: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
 	5,  // 13: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
 	4,  // 14: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	36, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
-	34, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
-	35, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
-	38, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
-	34, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	40, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	38, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	39, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	42, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	38, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
 	14, // 20: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
-	34, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
+	38, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
 	0,  // 22: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
 	20, // 23: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
 	2,  // 24: rollcall.collector.v1.LabelMatcher.type:type_name -> rollcall.collector.v1.MatchType
@@ -2789,35 +2999,42 @@ var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
 	3,  // 28: rollcall.collector.v1.SelectedChunk.encoding:type_name -> rollcall.collector.v1.ChunkEncoding
 	25, // 29: rollcall.collector.v1.SelectedSeries.chunks:type_name -> rollcall.collector.v1.SelectedChunk
 	26, // 30: rollcall.collector.v1.SelectedSeriesFrame.series:type_name -> rollcall.collector.v1.SelectedSeries
-	39, // 31: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
-	39, // 32: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
+	43, // 31: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
+	43, // 32: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
 	29, // 33: rollcall.collector.v1.SelectedExemplars.exemplars:type_name -> rollcall.collector.v1.SelectedExemplar
 	30, // 34: rollcall.collector.v1.SelectedExemplarsFrame.series:type_name -> rollcall.collector.v1.SelectedExemplars
 	27, // 35: rollcall.collector.v1.SelectResponse.series:type_name -> rollcall.collector.v1.SelectedSeriesFrame
 	28, // 36: rollcall.collector.v1.SelectResponse.strings:type_name -> rollcall.collector.v1.SelectedStringsFrame
 	31, // 37: rollcall.collector.v1.SelectResponse.exemplars:type_name -> rollcall.collector.v1.SelectedExemplarsFrame
 	32, // 38: rollcall.collector.v1.SelectResponse.end:type_name -> rollcall.collector.v1.SelectEnd
-	6,  // 39: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	8,  // 40: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	10, // 41: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	12, // 42: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	15, // 43: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
-	17, // 44: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
-	19, // 45: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
-	24, // 46: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
-	7,  // 47: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	9,  // 48: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	11, // 49: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	13, // 50: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	16, // 51: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
-	18, // 52: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
-	21, // 53: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
-	33, // 54: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
-	47, // [47:55] is the sub-list for method output_type
-	39, // [39:47] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	38, // 39: rollcall.collector.v1.ReloadConfigurationResponse.load_time:type_name -> google.protobuf.Timestamp
+	38, // 40: rollcall.collector.v1.GetConfigurationResponse.load_time:type_name -> google.protobuf.Timestamp
+	38, // 41: rollcall.collector.v1.GetConfigurationResponse.last_error_time:type_name -> google.protobuf.Timestamp
+	6,  // 42: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	8,  // 43: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	10, // 44: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	12, // 45: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	15, // 46: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	17, // 47: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	19, // 48: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
+	24, // 49: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
+	34, // 50: rollcall.collector.v1.CollectionService.ReloadConfiguration:input_type -> rollcall.collector.v1.ReloadConfigurationRequest
+	36, // 51: rollcall.collector.v1.CollectionService.GetConfiguration:input_type -> rollcall.collector.v1.GetConfigurationRequest
+	7,  // 52: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	9,  // 53: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	11, // 54: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	13, // 55: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	16, // 56: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	18, // 57: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	21, // 58: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
+	33, // 59: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
+	35, // 60: rollcall.collector.v1.CollectionService.ReloadConfiguration:output_type -> rollcall.collector.v1.ReloadConfigurationResponse
+	37, // 61: rollcall.collector.v1.CollectionService.GetConfiguration:output_type -> rollcall.collector.v1.GetConfigurationResponse
+	52, // [52:62] is the sub-list for method output_type
+	42, // [42:52] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }
@@ -2837,7 +3054,7 @@ func file_rollcall_collector_v1_collection_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_collector_v1_collection_proto_rawDesc), len(file_rollcall_collector_v1_collection_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

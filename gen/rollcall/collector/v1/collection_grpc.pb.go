@@ -21,14 +21,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CollectionService_GetMembership_FullMethodName   = "/rollcall.collector.v1.CollectionService/GetMembership"
-	CollectionService_ListCollections_FullMethodName = "/rollcall.collector.v1.CollectionService/ListCollections"
-	CollectionService_GetCollection_FullMethodName   = "/rollcall.collector.v1.CollectionService/GetCollection"
-	CollectionService_CollectNow_FullMethodName      = "/rollcall.collector.v1.CollectionService/CollectNow"
-	CollectionService_ListHeld_FullMethodName        = "/rollcall.collector.v1.CollectionService/ListHeld"
-	CollectionService_ReleaseHeld_FullMethodName     = "/rollcall.collector.v1.CollectionService/ReleaseHeld"
-	CollectionService_Witness_FullMethodName         = "/rollcall.collector.v1.CollectionService/Witness"
-	CollectionService_Select_FullMethodName          = "/rollcall.collector.v1.CollectionService/Select"
+	CollectionService_GetMembership_FullMethodName       = "/rollcall.collector.v1.CollectionService/GetMembership"
+	CollectionService_ListCollections_FullMethodName     = "/rollcall.collector.v1.CollectionService/ListCollections"
+	CollectionService_GetCollection_FullMethodName       = "/rollcall.collector.v1.CollectionService/GetCollection"
+	CollectionService_CollectNow_FullMethodName          = "/rollcall.collector.v1.CollectionService/CollectNow"
+	CollectionService_ListHeld_FullMethodName            = "/rollcall.collector.v1.CollectionService/ListHeld"
+	CollectionService_ReleaseHeld_FullMethodName         = "/rollcall.collector.v1.CollectionService/ReleaseHeld"
+	CollectionService_Witness_FullMethodName             = "/rollcall.collector.v1.CollectionService/Witness"
+	CollectionService_Select_FullMethodName              = "/rollcall.collector.v1.CollectionService/Select"
+	CollectionService_ReloadConfiguration_FullMethodName = "/rollcall.collector.v1.CollectionService/ReloadConfiguration"
+	CollectionService_GetConfiguration_FullMethodName    = "/rollcall.collector.v1.CollectionService/GetConfiguration"
 )
 
 // CollectionServiceClient is the client API for CollectionService service.
@@ -97,6 +99,17 @@ type CollectionServiceClient interface {
 	// when the answer is larger than max_bytes or than this collector gives, BUSY
 	// when too many are at work; UNAVAILABLE when the store closes.
 	Select(ctx context.Context, in *SelectRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SelectResponse], error)
+	// ReloadConfiguration reads the collector's configuration file again, and all
+	// that it names. It is checked as a whole before it takes the place of the one
+	// before; when it is refused, that one stays. It answers when the new one
+	// holds.
+	//
+	// Errors: FAILED_PRECONDITION with the reason NO_CONFIGURATION when the
+	// collector was started without a file, CONFIGURATION when the file is refused.
+	ReloadConfiguration(ctx context.Context, in *ReloadConfigurationRequest, opts ...grpc.CallOption) (*ReloadConfigurationResponse, error)
+	// GetConfiguration answers the configuration that holds, without its secrets,
+	// and how the last reload went.
+	GetConfiguration(ctx context.Context, in *GetConfigurationRequest, opts ...grpc.CallOption) (*GetConfigurationResponse, error)
 }
 
 type collectionServiceClient struct {
@@ -196,6 +209,26 @@ func (c *collectionServiceClient) Select(ctx context.Context, in *SelectRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CollectionService_SelectClient = grpc.ServerStreamingClient[SelectResponse]
 
+func (c *collectionServiceClient) ReloadConfiguration(ctx context.Context, in *ReloadConfigurationRequest, opts ...grpc.CallOption) (*ReloadConfigurationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadConfigurationResponse)
+	err := c.cc.Invoke(ctx, CollectionService_ReloadConfiguration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *collectionServiceClient) GetConfiguration(ctx context.Context, in *GetConfigurationRequest, opts ...grpc.CallOption) (*GetConfigurationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetConfigurationResponse)
+	err := c.cc.Invoke(ctx, CollectionService_GetConfiguration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CollectionServiceServer is the server API for CollectionService service.
 // All implementations must embed UnimplementedCollectionServiceServer
 // for forward compatibility.
@@ -262,6 +295,17 @@ type CollectionServiceServer interface {
 	// when the answer is larger than max_bytes or than this collector gives, BUSY
 	// when too many are at work; UNAVAILABLE when the store closes.
 	Select(*SelectRequest, grpc.ServerStreamingServer[SelectResponse]) error
+	// ReloadConfiguration reads the collector's configuration file again, and all
+	// that it names. It is checked as a whole before it takes the place of the one
+	// before; when it is refused, that one stays. It answers when the new one
+	// holds.
+	//
+	// Errors: FAILED_PRECONDITION with the reason NO_CONFIGURATION when the
+	// collector was started without a file, CONFIGURATION when the file is refused.
+	ReloadConfiguration(context.Context, *ReloadConfigurationRequest) (*ReloadConfigurationResponse, error)
+	// GetConfiguration answers the configuration that holds, without its secrets,
+	// and how the last reload went.
+	GetConfiguration(context.Context, *GetConfigurationRequest) (*GetConfigurationResponse, error)
 	mustEmbedUnimplementedCollectionServiceServer()
 }
 
@@ -295,6 +339,12 @@ func (UnimplementedCollectionServiceServer) Witness(context.Context, *WitnessReq
 }
 func (UnimplementedCollectionServiceServer) Select(*SelectRequest, grpc.ServerStreamingServer[SelectResponse]) error {
 	return status.Error(codes.Unimplemented, "method Select not implemented")
+}
+func (UnimplementedCollectionServiceServer) ReloadConfiguration(context.Context, *ReloadConfigurationRequest) (*ReloadConfigurationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReloadConfiguration not implemented")
+}
+func (UnimplementedCollectionServiceServer) GetConfiguration(context.Context, *GetConfigurationRequest) (*GetConfigurationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetConfiguration not implemented")
 }
 func (UnimplementedCollectionServiceServer) mustEmbedUnimplementedCollectionServiceServer() {}
 func (UnimplementedCollectionServiceServer) testEmbeddedByValue()                           {}
@@ -454,6 +504,42 @@ func _CollectionService_Select_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type CollectionService_SelectServer = grpc.ServerStreamingServer[SelectResponse]
 
+func _CollectionService_ReloadConfiguration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadConfigurationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).ReloadConfiguration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_ReloadConfiguration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).ReloadConfiguration(ctx, req.(*ReloadConfigurationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CollectionService_GetConfiguration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetConfigurationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).GetConfiguration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_GetConfiguration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).GetConfiguration(ctx, req.(*GetConfigurationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CollectionService_ServiceDesc is the grpc.ServiceDesc for CollectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -488,6 +574,14 @@ var CollectionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Witness",
 			Handler:    _CollectionService_Witness_Handler,
+		},
+		{
+			MethodName: "ReloadConfiguration",
+			Handler:    _CollectionService_ReloadConfiguration_Handler,
+		},
+		{
+			MethodName: "GetConfiguration",
+			Handler:    _CollectionService_GetConfiguration_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

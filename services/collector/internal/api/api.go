@@ -79,6 +79,9 @@ type Config struct {
 
 	// Selector answers from the store.
 	Selector Selector
+
+	// Configuration is shown and reloaded.
+	Configuration Configuration
 }
 
 // API is the collector's service.

@@ -122,12 +122,18 @@ func (s *Schedule) planStep(st *step, old member, found bool) bool {
 		return false
 	case sameWork(a, old.assigned):
 		st.change = replace
-	case old.entry.collection == nil: // only Apply, so only this goroutine, changes that
-		st.opened, st.err = s.open(a)
-	default:
+	case s.isOpen(old.entry): // it may be discarded until commit
 		st.change, st.err = alter, check(a)
+	default: // nobody opens it meanwhile: that needs applying
+		st.opened, st.err = s.open(a)
 	}
 	return true
+}
+
+func (s *Schedule) isOpen(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.state != unopened
 }
 
 // sameWork tells whether a collection need not be touched for another assignment.
@@ -205,6 +211,10 @@ func (s *Schedule) commitReplace(st *step) {
 
 func (s *Schedule) commitAlter(st *step) {
 	e, a := st.put.entry, st.put.assigned
+	if e.state == unopened {
+		s.reopen(e, a)
+		return
+	}
 	s.cast(e, a.Role)
 	s.clearUnrunnable(e.id)
 	switch {

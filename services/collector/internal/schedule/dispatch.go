@@ -245,6 +245,9 @@ func (s *Schedule) finish(e *entry, result *Result, cancelled bool) (gone bool) 
 	if e.pending != nil {
 		s.settle(e)
 	}
+	if e.refresh {
+		s.renew(e)
+	}
 	if succeeded && e.record.answered { // else it was somewhere else
 		s.joined(e)
 		if e.target {
@@ -272,7 +275,7 @@ func (s *Schedule) settle(e *entry) {
 		e.record.move()
 	}
 	regrid := a.Interval != e.work.Interval
-	e.work = a
+	e.work, e.refresh = a, false
 	if regrid {
 		s.unstamp(e)
 		s.due.set(e, GridOf(e.id, a.Interval).Next(s.clock().Milliseconds()))

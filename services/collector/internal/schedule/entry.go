@@ -59,6 +59,9 @@ type entry struct {
 	gone  bool // removed
 	stale bool // what End is told
 
+	// refresh says that Refresh has come while it ran.
+	refresh bool
+
 	// target says that the role is HANDOFF_TARGET; joining that it has been that
 	// from the start, and no collection has succeeded.
 	target, joining bool

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,10 @@ type move struct {
 	change     schedule.Change
 	collectNow assignment.ProducerID
 	pass       time.Duration
+
+	// refresh says that banned are the endpoints that cannot be run from then on.
+	refresh bool
+	banned  []string
 }
 
 var (
@@ -38,6 +43,10 @@ func drawMove(t *rapid.T) move {
 	}
 	if rapid.IntRange(0, 4).Draw(t, "now") == 0 {
 		m.collectNow = rapid.SampledFrom(modelIDs).Draw(t, "whom")
+	}
+	if rapid.IntRange(0, 3).Draw(t, "refresh") == 0 {
+		m.refresh = true
+		m.banned = rapid.SliceOfN(rapid.SampledFrom(modelEndpoints[:3]), 0, 2).Draw(t, "banned")
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "upserts") {
 		a := newAssignment(rapid.SampledFrom(modelIDs).Draw(t, "id"), rapid.SampledFrom(modelIntervals).Draw(t, "interval"))
@@ -89,12 +98,16 @@ func TestRandomHistories(t *testing.T) {
 
 func history(ctx context.Context, concurrency int, stubborn bool, lasts []int, moves []move) error {
 	n := 0
-	f := &fleet{
-		open: func(a *assignment.Assignment) error { return refused(a, "bad-open") },
-		update: func(a *assignment.Assignment) error {
-			return errors.Join(refused(a, "bad-open"), refused(a, "bad-update"))
-		},
+	f := &fleet{}
+	var banned atomic.Pointer[[]string]
+	banned.Store(&[]string{})
+	f.open = func(a *assignment.Assignment) error {
+		if slices.Contains(*banned.Load(), a.Endpoint) {
+			return errors.New("banned")
+		}
+		return refused(a, "bad-open")
 	}
+	f.update = func(a *assignment.Assignment) error { return errors.Join(f.open(a), refused(a, "bad-update")) }
 	f.collect = func(ctx context.Context, _ *pull, _ time.Time) schedule.Result {
 		f.mu.Lock()
 		n++
@@ -123,6 +136,13 @@ func history(ctx context.Context, concurrency int, stubborn bool, lasts []int, m
 		if err := equalsModel(s, model); err != nil {
 			return fmt.Errorf("after Apply of move %d: %w", i, err)
 		}
+		if m.refresh {
+			banned.Store(&m.banned)
+			s.Refresh()
+			if err := equalsModel(s, model); err != nil {
+				return fmt.Errorf("after Refresh in move %d: %w", i, err)
+			}
+		}
 		if m.collectNow != "" {
 			soon, cancel := context.WithTimeout(ctx, time.Second)
 			_, err := s.CollectNow(soon, m.collectNow)
@@ -136,7 +156,7 @@ func history(ctx context.Context, concurrency int, stubborn bool, lasts []int, m
 	// Whatever runs has ended by then, and every End has had its room.
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	if err := errors.Join(equalsModel(s, model), f.settled(s, model)); err != nil {
+	if err := errors.Join(equalsModel(s, model), f.settled(s, model, *banned.Load())); err != nil {
 		return fmt.Errorf("in the end: %w", err)
 	}
 	cancel()
@@ -176,7 +196,7 @@ func equalsModel(s *schedule.Schedule, model map[assignment.ProducerID]*assignme
 
 // settled checks that each applied producer has the one collection that it
 // should, with the work that it should do, and that all others have ended.
-func (f *fleet) settled(s *schedule.Schedule, model map[assignment.ProducerID]*assignment.Assignment) error {
+func (f *fleet) settled(s *schedule.Schedule, model map[assignment.ProducerID]*assignment.Assignment, banned []string) error {
 	f.mu.Lock()
 	live := map[assignment.ProducerID]*pull{}
 	for _, p := range f.pulls {
@@ -197,6 +217,8 @@ func (f *fleet) settled(s *schedule.Schedule, model map[assignment.ProducerID]*a
 		case a == nil:
 		case status.UnrunnableReason == "" && (p == nil || !p.work.SameWork(a)):
 			return fmt.Errorf("%s does not run what was applied", id)
+		case p != nil && slices.Contains(banned, p.work.Endpoint):
+			return fmt.Errorf("%s runs what is banned", id)
 		case p == nil && !status.Next.IsZero() || p != nil && status.Next.IsZero():
 			return fmt.Errorf("%s is next at %v", id, status.Next)
 		case p != nil && len(p.log()) == 0:
@@ -211,15 +233,18 @@ func (f *fleet) settled(s *schedule.Schedule, model map[assignment.ProducerID]*a
 	}
 	for id, a := range model {
 		status, _ := s.Find(id)
-		if a.Role == assignment.RoleHandoffTarget && status.Last.Reason == schedule.ReasonNone && status.Successes > 0 && !slices.Contains(ids, id) {
+		if a.Role == assignment.RoleHandoffTarget && status.Last.Reason == schedule.ReasonNone && status.Successes > 0 && live[id] != nil && !slices.Contains(ids, id) {
 			return fmt.Errorf("%s is a target that was collected, and is not told", id)
 		}
 	}
 	count, _ := s.Unrunnable()
 	for _, status := range s.List("", 100, nil) {
-		bad := strings.HasPrefix(status.Assignment.Endpoint, "bad-open") || status.Assignment.Interval == 0
+		bad := status.Assignment.Endpoint == "bad-open" || status.Assignment.Interval == 0 ||
+			slices.Contains(banned, status.Assignment.Endpoint)
 		if status.UnrunnableReason != "" {
-			count--
+			if count--; !bad && status.Assignment.Endpoint != "bad-update" {
+				return fmt.Errorf("%s is said not to be run: %s", status.Assignment.ProducerID, status.UnrunnableReason)
+			}
 		} else if bad {
 			return fmt.Errorf("%s is said to be run", status.Assignment.ProducerID)
 		}

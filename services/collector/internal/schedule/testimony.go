@@ -102,7 +102,7 @@ func (s *Schedule) testimony(e *entry) Testimony {
 		Collected:  r.answered,
 		Identified: r.identity == IdentityOwn,
 	}
-	if r.samples > 0 {
+	if r.samples > 0 && e.state != unopened {
 		t.Rate = float64(r.samples) / e.work.Interval.Seconds()
 	}
 	if tr := r.troubles(); tr.inRow > 0 {

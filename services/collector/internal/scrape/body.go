@@ -24,9 +24,12 @@ type budget struct {
 const largeTake = 128 << 10
 
 // take reports whether n more bytes may be held; if so, give them back.
-func (b *budget) take(n int64) bool {
+func (b *budget) take(n int64) bool { return b.takeMore(n, 0) }
+
+// takeMore is take for something that holds some bytes already.
+func (b *budget) takeMore(n, held int64) bool {
 	limit := b.limit
-	if n > largeTake {
+	if n+held > largeTake {
 		limit -= limit / 8
 	}
 	if used := b.used.Add(n); used > limit {

@@ -14,6 +14,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 )
 
 // keepMisses is after how many collections without an exposition the cache of
@@ -141,6 +142,9 @@ func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failu
 func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (answer, *failure) {
 	t := c.target.Load()
 	c.cache.begin()
+	if endpoint.Native(t.url) {
+		return c.fetchColumns(ctx, t, at, sc)
+	}
 	ans, f := c.scraper.pull(ctx, t, c.lastSize)
 	if f != nil {
 		return ans, f
@@ -151,11 +155,15 @@ func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (answ
 	if n := len(ans.body.b); n > 0 {
 		c.lastSize = n + n/16
 	}
-	r := reading{
+	return ans, c.read(c.reading(sc, t, at), ans)
+}
+
+// reading is a pass that begins.
+func (c *Collection) reading(sc *scratch, t *target, at time.Time) *reading {
+	return &reading{
 		scratch: sc, target: t, cache: &c.cache, families: &c.families, reserved: c.report[:],
 		budget: &c.scraper.budget, at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
 	}
-	return ans, c.read(&r, ans)
 }
 
 // read reads an answer, and takes what it told of families or leaves it.
@@ -167,7 +175,7 @@ func (c *Collection) read(r *reading, ans answer) *failure {
 	if f := checkEnd(ans, format); f != nil {
 		return f
 	}
-	c.cache.speak(format == assignment.FormatProtobuf)
+	c.cache.speak(tongueOf(format))
 	c.families.mu.Lock()
 	defer c.families.mu.Unlock()
 	if f := r.read(ans.body.b, format); f != nil {
@@ -194,6 +202,14 @@ func (c *Collection) format(t *target, contentType string) (format assignment.Fo
 	return t.assignment.FallbackFormat, false
 }
 
+// tongueOf is how a format spells series.
+func tongueOf(format assignment.Format) tongue {
+	if format == assignment.FormatProtobuf {
+		return tongueProtobuf
+	}
+	return tongueText
+}
+
 // settle accepts or rejects what the pass put into the cache. What is not kept
 // is rejected: it will not have been here.
 func (c *Collection) settle(sc *scratch, f *failure, keep bool) {
@@ -218,7 +234,7 @@ func (c *Collection) store(ctx context.Context, at int64, took time.Duration, sc
 		added = 0
 	}
 	stale := c.vanish(&sc.batch, at, f == nil)
-	c.report.write(&sc.batch, at, f == nil, took, sc.samples, added)
+	c.report.write(&sc.batch, at, f == nil, took, sc.samples, sc.dropped, added)
 	err := c.scraper.write(ctx, &sc.batch)
 	if err == nil {
 		c.cache.stored(f == nil)

@@ -32,11 +32,7 @@ func (r *reading) takeExemplars(s *sample.Sample) *failure {
 			break
 		}
 		e := r.exemplar
-		if !e.HasTs {
-			e.Ts = s.Time
-		}
-		if e.Ts > r.latest || !validExemplar(e.Labels) {
-			r.badExemplars++
+		if !r.storable(&e, s.Time) {
 			continue
 		}
 		all = append(all, e)
@@ -50,6 +46,19 @@ func (r *reading) takeExemplars(s *sample.Sample) *failure {
 	}
 	s.Extra.Exemplars = all
 	return nil
+}
+
+// storable gives an exemplar its time, that of its sample where it has none, and
+// counts it where it cannot be stored.
+func (r *reading) storable(e *exemplar.Exemplar, at int64) bool {
+	if !e.HasTs {
+		e.Ts = at
+	}
+	if e.Ts > r.latest || !validExemplar(e.Labels) {
+		r.badExemplars++
+		return false
+	}
+	return true
 }
 
 // nativeExemplars gives the exemplars of the last native histogram, one at each

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/model/textparse"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
@@ -33,6 +34,9 @@ type scratch struct {
 	index   map[labels.Labels]*track
 	indexed bool
 
+	// layout is that of this pass, when it was sent.
+	layout *layout
+
 	builder  *labels.Builder
 	exposed  labels.Labels
 	exemplar exemplar.Exemplar
@@ -41,7 +45,7 @@ type scratch struct {
 	charged int64
 
 	// Counts of the running pass.
-	samples, added, duplicates, ahead, badExemplars int
+	samples, dropped, added, duplicates, ahead, badExemplars int
 }
 
 func newScratch(t *texts) *scratch {
@@ -268,22 +272,12 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 	if tr == nil {
 		var f *failure
 		if tr, f = r.newSeries(raw); f != nil {
+			r.dropped++ // as Prometheus counts
 			return f
 		}
 	}
-	at := r.at
-	if stamp != nil {
-		at = *stamp
-	}
-	again := tr.seen == r.cache.pass
-	if tr.reserved || again && (stamp == nil || at == tr.last) {
-		r.duplicates++
-		return nil
-	}
-	tr.seen, tr.last = r.cache.pass, at
-	tr.plain = stamp == nil || again && tr.plain
-	if at > r.latest {
-		r.ahead++
+	at, ok := r.admit(tr, stamp)
+	if !ok {
 		return nil
 	}
 	r.describe(tr)
@@ -293,11 +287,41 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 	return f
 }
 
+// admit notes that a series has a sample, and tells its time; false when the
+// sample is left out.
+func (r *reading) admit(tr *track, stamp *int64) (at int64, ok bool) {
+	if tr == dropped {
+		r.dropped++
+		return 0, false
+	}
+	at = r.at
+	if stamp != nil {
+		at = *stamp
+	}
+	again := tr.seen == r.cache.pass
+	if tr.reserved || again && (stamp == nil || at == tr.last) {
+		r.duplicates++
+		return 0, false
+	}
+	tr.seen, tr.last = r.cache.pass, at
+	tr.plain = stamp == nil || again && tr.plain
+	if at > r.latest {
+		r.ahead++
+		return 0, false
+	}
+	return at, true
+}
+
 // newSeries makes a spelling known that the cache does not know.
 func (r *reading) newSeries(raw []byte) (*track, *failure) {
 	if err := r.parseLabels(); err != nil {
 		return nil, fail(schedule.ReasonMalformed, "%v", err)
 	}
+	return r.newTrack(raw)
+}
+
+// newTrack is newSeries for the labels in exposed.
+func (r *reading) newTrack(raw []byte) (*track, *failure) {
 	limits := r.target.limits
 	// Empty ones count here: dropping many of them takes very long.
 	if n := r.exposed.Len(); n > limits.Labels {
@@ -306,12 +330,18 @@ func (r *reading) newSeries(raw []byte) (*track, *failure) {
 	if name, twice := r.exposed.HasDuplicateLabelNames(); twice {
 		return nil, fail(schedule.ReasonMalformed, "label %.50q occurs twice in %s", name, shown(raw))
 	}
-	set := r.target.merge(r.builder, r.exposed)
-	if n := set.Len(); n > limits.Labels {
-		return nil, fail(schedule.ReasonTooLarge, "a series of %d labels with the producer's own, at most %d are allowed: %s", n, limits.Labels, shown(raw))
+	r.target.merge(r.builder, r.exposed)
+	set, f := r.limited(raw)
+	if f == nil && len(r.target.series) > 0 {
+		if !relabel.ProcessBuilder(r.builder, r.target.series...) {
+			return r.cache.drop(raw, r.scratch), nil
+		}
+		if set, f = r.limited(raw); set.IsEmpty() {
+			return r.cache.drop(raw, r.scratch), nil
+		}
 	}
-	if err := checkSizes(set, limits); err != nil {
-		return nil, fail(schedule.ReasonTooLarge, "%v", err)
+	if f != nil {
+		return nil, f
 	}
 	if !set.Has(model.MetricNameLabel) || !set.IsValid(model.UTF8Validation) {
 		return nil, fail(schedule.ReasonMalformed, "a bad name of a metric or label: %s", shown(raw))
@@ -324,6 +354,19 @@ func (r *reading) newSeries(raw []byte) (*track, *failure) {
 		}
 	}
 	return tr, nil
+}
+
+// limited are the labels that a new series has so far, within the limits: those
+// that relabeling sees, and those that are stored.
+func (r *reading) limited(raw []byte) (labels.Labels, *failure) {
+	set, limits := r.builder.Labels(), r.target.limits
+	if n := set.Len(); n > limits.Labels {
+		return set, fail(schedule.ReasonTooLarge, "a series of %d labels with the producer's own, at most %d are allowed: %s", n, limits.Labels, shown(raw))
+	}
+	if err := checkSizes(set, limits); err != nil {
+		return set, fail(schedule.ReasonTooLarge, "%v", err)
+	}
+	return set, nil
 }
 
 // covered reports whether a series belongs to the family of the last line of

@@ -53,11 +53,19 @@ func (f *families) find(name []byte, pass uint32) *family {
 		f.byName[fam.name] = fam
 		f.undo = append(f.undo, undoFamily{family: fam})
 	}
-	if !ok || fam.seen != pass {
+	if !ok {
+		fam.seen = pass - 1
+	}
+	f.touch(fam, pass)
+	return fam
+}
+
+// touch notes that a family is seen in this pass.
+func (f *families) touch(fam *family, pass uint32) {
+	if fam.seen != pass {
 		fam.seen = pass
 		f.seen++
 	}
-	return fam
 }
 
 // edit returns the family's metadata to be changed in this pass.

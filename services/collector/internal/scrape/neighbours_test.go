@@ -19,10 +19,17 @@ import (
 // All hostile producers at once, on the real schedule, and a hundred good ones
 // beside them: these miss nothing, and no memory stays taken.
 func TestHostileProducersHurtNobodyElse(t *testing.T) {
-	const good, window = 100, time.Minute
+	const good, window = 100, 30 * time.Second
 	villains := slices.DeleteFunc(slices.Concat(hostile, hostileProtobuf(), hostileZstd()), func(v villain) bool {
 		return v.reason == schedule.ReasonNone || v.format != 0
 	})
+	if raceDetector { // Minutes otherwise; what is raced for is the same.
+		few := villains[:0]
+		for i := 0; i < len(villains); i += 6 {
+			few = append(few, villains[i])
+		}
+		villains = few
+	}
 	synctest.Test(t, func(t *testing.T) {
 		m := scrape.NewMetrics()
 		r := newRig(t, func(cfg *scrape.Config) { cfg.Metrics = m })

@@ -31,7 +31,6 @@ func TestUnrunnable(t *testing.T) {
 		return func(a *assignment.Assignment) { a.Endpoint = s }
 	}
 	for name, change := range map[string]func(*assignment.Assignment){
-		"grpc":          endpoint("grpc://node1:9100"),
 		"no scheme":     endpoint("node1:9100/metrics"),
 		"no host":       endpoint("http:///metrics"),
 		"empty":         endpoint(""),

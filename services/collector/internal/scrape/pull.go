@@ -16,8 +16,8 @@ const ProducerHeader = "Rollcall-Producer"
 // native histograms, it costs no more than text to read (1.1 us a sample, text 1.3,
 // OpenMetrics 1.4) and a quarter less to send. To ask first for the one and then
 // for the other, as the producer has histograms or not, would make series of
-// OpenMetrics (_created) come and go. zstd is a little smaller than gzip, and
-// cheaper to make and to read.
+// OpenMetrics (_created) come and go. zstd is a tenth to a quarter smaller than
+// gzip, at about the same cost.
 const (
 	accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8;q=0.7," +
 		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6," +
@@ -56,6 +56,9 @@ func (s *Scraper) request(ctx context.Context, t *target) *http.Request {
 	if s.collectorID != nil {
 		header["Rollcall-Collector"] = s.collectorID
 	}
+	if t.access.authorization != nil {
+		header["Authorization"] = t.access.authorization
+	}
 	r := &http.Request{
 		Method: http.MethodGet, URL: t.url, Host: t.url.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -74,7 +77,7 @@ func (s *Scraper) pull(ctx context.Context, t *target, sizeHint int) (answer, *f
 		defer cancel()
 	}
 	// Not through a http.Client: it would follow redirects.
-	resp, err := s.transport.RoundTrip(s.request(inner, t))
+	resp, err := s.transports.to(&t.access).RoundTrip(s.request(inner, t))
 	if err != nil {
 		return answer{}, interrupted(ctx, inner, err)
 	}
@@ -133,9 +136,9 @@ func checkAnswer(resp *http.Response, t *target) *failure {
 }
 
 // unframed reports whether an answer ends with its connection: then it can be
-// cut off unnoticed.
+// cut off unnoticed. HTTP/2 tells the end of each.
 func unframed(resp *http.Response) bool {
-	return resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
+	return resp.ProtoMajor < 2 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
 }
 
 // checkEnd refuses a text that is cut off in a line.

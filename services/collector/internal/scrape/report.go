@@ -34,7 +34,7 @@ func reportMeta() (names [reportSeries]string, metas [reportSeries]*metadata.Met
 		reportUp:             {"up", "targets", "Health of the producer. 1 means the last collection succeeded, 0 that it failed."},
 		reportDuration:       {"scrape_duration_seconds", "seconds", "Duration of the last collection in seconds."},
 		reportScraped:        {"scrape_samples_scraped", "samples", "Number of samples the last collection saw."},
-		reportPostRelabeling: {"scrape_samples_post_metric_relabeling", "samples", "Number of samples remaining after metric relabeling was applied. There is none: all remain."},
+		reportPostRelabeling: {"scrape_samples_post_metric_relabeling", "samples", "Number of samples remaining after metric relabeling was applied."},
 		reportAdded:          {"scrape_series_added", "series", "Number of new series in the last collection."},
 	} {
 		names[i] = one.name
@@ -58,11 +58,11 @@ func (s *Scraper) newReport(t *target) (r report) {
 }
 
 // write adds the report of one collection to its batch.
-func (r *report) write(b *sample.Batch, at int64, up bool, duration time.Duration, scraped, added int) {
+func (r *report) write(b *sample.Batch, at int64, up bool, duration time.Duration, scraped, dropped, added int) {
 	values := [reportSeries]float64{
 		reportDuration:       duration.Seconds(),
 		reportScraped:        float64(scraped),
-		reportPostRelabeling: float64(scraped),
+		reportPostRelabeling: float64(scraped - dropped),
 		reportAdded:          float64(added),
 	}
 	if up {

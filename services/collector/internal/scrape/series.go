@@ -24,6 +24,10 @@ type track struct {
 	last  int64
 }
 
+// dropped is the track of all series that relabeling drops: it is not one, and
+// is never written to.
+var dropped = &track{}
+
 // A spelling is one way in which a producer writes a series. The first one of a
 // series holds its track; others (labels in another order) refer to that.
 type spelling struct {
@@ -32,6 +36,17 @@ type spelling struct {
 	own  track
 }
 
+// A tongue is a way to spell series. The names of protobuf can be any text: the
+// name a{b="c"} there is spelled as the series a with a label is in the text
+// formats. Columns are spelled otherwise again.
+type tongue uint8
+
+const (
+	tongueText tongue = iota
+	tongueProtobuf
+	tongueColumns
+)
+
 // A cache knows the series of one producer by their spelling, so that a steady
 // exposition makes no labels. Its passes are expositions that are read: begin,
 // any number of find, then accept or reject. What was seen in a pass becomes
@@ -39,10 +54,12 @@ type spelling struct {
 type cache struct {
 	spellings map[string]*spelling
 
-	// binary says that the spellings are those of protobuf, whose names can be any
-	// text: the name a{b="c"} there is spelled as the series a with a label is in
-	// the text formats.
-	binary bool
+	// tongue is what the spellings are in.
+	tongue tongue
+
+	// layout is that of the last accepted pass in columns, nil when there is none
+	// or something of it is forgotten.
+	layout *layout
 
 	// tracks are those of all spellings, and live ones whose spelling is gone.
 	tracks []*track
@@ -62,11 +79,11 @@ func (c *cache) begin() {
 	c.hits = 0
 }
 
-// speak forgets spellings of the other kind. Their series are found again by
+// speak forgets spellings in another tongue. Their series are found again by
 // their labels.
-func (c *cache) speak(binary bool) {
-	if c.binary != binary {
-		c.binary, c.spellings = binary, nil
+func (c *cache) speak(t tongue) {
+	if c.tongue != t {
+		c.tongue, c.spellings, c.layout = t, nil, nil
 	}
 }
 
@@ -83,6 +100,13 @@ func (c *cache) find(raw []byte) *track {
 	return sp.of
 }
 
+// drop makes a spelling known whose series relabeling drops, so that it is not
+// relabeled again.
+func (c *cache) drop(raw []byte, sc *scratch) *track {
+	c.learn(raw, &spelling{of: dropped, seen: c.pass}, sc)
+	return dropped
+}
+
 // add makes a spelling known, and its series unless that has another one.
 func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratch) (tr *track, added bool) {
 	sp := &spelling{seen: c.pass}
@@ -92,6 +116,11 @@ func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratc
 		sc.index[set] = tr
 	}
 	sp.of = tr
+	c.learn(raw, sp, sc)
+	return tr, added
+}
+
+func (c *cache) learn(raw []byte, sp *spelling, sc *scratch) {
 	if c.spellings == nil {
 		c.spellings = map[string]*spelling{}
 	}
@@ -99,7 +128,6 @@ func (c *cache) add(raw []byte, set labels.Labels, reserved []*track, sc *scratc
 	c.spellings[key] = sp
 	c.hits++
 	sc.fresh = append(sc.fresh, fresh{key, sp})
-	return tr, added
 }
 
 // index finds tracks by their labels. It is built by the first new spelling of
@@ -122,6 +150,9 @@ func (c *cache) index(reserved []*track, sc *scratch) map[labels.Labels]*track {
 // accept keeps the fresh spellings and forgets those that were not used. An
 // empty exposition forgets nothing: it may be a hiccup.
 func (c *cache) accept(sc *scratch) {
+	if sc.layout != nil {
+		c.layout = sc.layout
+	}
 	for _, f := range sc.fresh {
 		if f.spelling.of == &f.spelling.own {
 			c.tracks = append(c.tracks, f.spelling.of)
@@ -173,7 +204,7 @@ func (c *cache) compact() {
 
 // forget drops all but what owes a stale marker.
 func (c *cache) forget() {
-	c.spellings = nil
+	c.spellings, c.layout = nil, nil
 	c.keep(func(tr *track) bool { return tr.live })
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
@@ -23,11 +24,15 @@ type target struct {
 	url        *url.URL
 	timeout    []string // the header's value
 	limits     Limits
+	access     access
 
 	// labels are put on every series: those of the assignment, job and
 	// instance; sorted by name. set is the same.
 	labels []labels.Label
 	set    labels.Labels
+
+	// series relabel what is exposed.
+	series []*relabel.Config
 }
 
 // compile checks an assignment; the error is for people.
@@ -36,16 +41,43 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if endpoint.Native(u) {
-		return nil, fmt.Errorf("scheme %s is not supported", u.Scheme)
+	byName, err := ownLabels(a)
+	if err != nil {
+		return nil, err
+	}
+	if len(setup.Targets) > 0 {
+		if u, byName, err = relabelTarget(a, u, byName, setup.Targets); err != nil {
+			return nil, err
+		}
+	}
+	if byName[model.InstanceLabel] == "" {
+		byName[model.InstanceLabel] = endpoint.HostPort(u)
 	}
 	t := &target{
 		assignment: a,
 		url:        u,
 		timeout:    []string{strconv.FormatFloat(a.Timeout.Seconds(), 'f', -1, 64)},
 		limits:     limitsOf(a, setup.Limits),
+		set:        labels.FromMap(byName),
+		series:     setup.Series,
 	}
-	byName := map[string]string{model.JobLabel: defaultJob, model.InstanceLabel: endpoint.HostPort(u)}
+	if t.access, err = setup.accessTo(a, u); err != nil {
+		return nil, err
+	}
+	// One more for the metric name.
+	if n := t.set.Len() + 1; n > t.limits.Labels {
+		return nil, fmt.Errorf("its own labels make %d on every series, at most %d are allowed", n, t.limits.Labels)
+	}
+	if err := checkSizes(t.set, t.limits); err != nil {
+		return nil, err
+	}
+	t.set.Range(func(l labels.Label) { t.labels = append(t.labels, l) })
+	return t, nil
+}
+
+// ownLabels are those of the assignment, and a job in any case.
+func ownLabels(a *assignment.Assignment) (map[string]string, error) {
+	byName := map[string]string{model.JobLabel: defaultJob}
 	seen := make(map[string]bool, len(a.Labels))
 	for _, l := range a.Labels {
 		if err := checkLabel(l); err != nil {
@@ -59,16 +91,7 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 			byName[l.Name] = l.Value
 		}
 	}
-	t.set = labels.FromMap(byName)
-	// One more for the metric name.
-	if n := t.set.Len() + 1; n > t.limits.Labels {
-		return nil, fmt.Errorf("its own labels make %d on every series, at most %d are allowed", n, t.limits.Labels)
-	}
-	if err := checkSizes(t.set, t.limits); err != nil {
-		return nil, err
-	}
-	t.set.Range(func(l labels.Label) { t.labels = append(t.labels, l) })
-	return t, nil
+	return byName, nil
 }
 
 func checkLabel(l assignment.Label) error {
@@ -101,13 +124,14 @@ func checkSizes(set labels.Labels, limits Limits) error {
 func (t *target) sameSeries(o *target) bool {
 	return labels.Equal(t.set, o.set) &&
 		t.assignment.HonorLabels == o.assignment.HonorLabels &&
-		t.limits == o.limits
+		t.limits == o.limits &&
+		sameRules(t.series, o.series)
 }
 
 // merge puts the target's labels on those of an exposed series, and drops empty
 // ones. Conflicts end as honor_labels says: the exposed label wins, or it is
 // kept under its name with exported_ in front, as often as is needed.
-func (t *target) merge(b *labels.Builder, exposed labels.Labels) labels.Labels {
+func (t *target) merge(b *labels.Builder, exposed labels.Labels) {
 	b.Reset(exposed)
 	if t.assignment.HonorLabels {
 		for _, l := range t.labels {
@@ -116,7 +140,7 @@ func (t *target) merge(b *labels.Builder, exposed labels.Labels) labels.Labels {
 				b.Set(l.Name, l.Value)
 			}
 		}
-		return b.Labels()
+		return
 	}
 	var conflicts []labels.Label
 	for _, l := range t.labels {
@@ -126,7 +150,6 @@ func (t *target) merge(b *labels.Builder, exposed labels.Labels) labels.Labels {
 		b.Set(l.Name, l.Value)
 	}
 	rename(b, conflicts)
-	return b.Labels()
 }
 
 // rename gives exposed labels that lost a conflict the first free name, the

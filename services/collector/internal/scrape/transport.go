@@ -2,10 +2,12 @@ package scrape
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -19,18 +21,130 @@ const maxHeaderBytes = 64 << 10
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// newTransport is HTTP/1.1 with kept connections, without proxies, and without
-// decompression: that is limited elsewhere.
-func newTransport(cfg *Config) *http.Transport {
+// maxTransports bounds those that are kept. A transport is for one server name
+// that an assignment tells, so they could be as many as the assignments.
+const maxTransports = 256
+
+// The bounds of HTTP/2: how much of an answer is taken that nobody has read yet,
+// of one stream and of one connection, and after how long a silent connection is
+// asked whether it is still there. Without, one that is not would be used for
+// every collection.
+const (
+	streamWindow = 256 << 10
+	connWindow   = 1 << 20
+	pingAfter    = 30 * time.Second
+	pingTimeout  = 15 * time.Second
+)
+
+// A transportKey names a transport: targets with the same one share it.
+type transportKey struct {
+	digest string // of the credential's TLS
+	server string // the server name that the assignment tells
+}
+
+// transports are HTTP clients by what they show and whom they expect. They are
+// safe for concurrent use.
+type transports struct {
+	make func(*tls.Config) *http.Transport
+	base *tls.Config
+
+	mu   sync.Mutex
+	tick uint64 // of the last use; guarded by mu, as what follows
+	open map[transportKey]*usedTransport
+}
+
+// A usedTransport is a transport and when it was used last.
+type usedTransport struct {
+	*http.Transport
+	tick uint64
+}
+
+func newTransports(cfg *Config) *transports {
+	return &transports{
+		make: func(c *tls.Config) *http.Transport { return newTransport(cfg, c) },
+		base: cfg.TLS,
+		open: map[transportKey]*usedTransport{},
+	}
+}
+
+// to is the transport for a way of access. Over the bound, the one that was not
+// used for the longest time gives way: who is at it finishes, and its
+// connections are not kept.
+func (p *transports) to(a *access) *http.Transport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tick++
+	used, ok := p.open[a.transport]
+	if !ok {
+		if len(p.open) >= maxTransports {
+			p.evict()
+		}
+		used = &usedTransport{Transport: p.make(tlsFor(p.base, a))}
+		p.open[a.transport] = used
+	}
+	used.tick = p.tick
+	return used.Transport
+}
+
+// evict closes the transport that was used the longest time ago. mu is held.
+func (p *transports) evict() {
+	var oldest transportKey
+	first := true
+	for key, used := range p.open {
+		if first || used.tick < p.open[oldest].tick {
+			oldest, first = key, false
+		}
+	}
+	p.open[oldest].CloseIdleConnections()
+	delete(p.open, oldest)
+}
+
+// keep closes those whose digest is not wanted any more.
+func (p *transports) keep(wanted func(digest string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, used := range p.open {
+		if !wanted(key.digest) {
+			used.CloseIdleConnections()
+			delete(p.open, key)
+		}
+	}
+}
+
+// close closes the connections that nobody uses.
+func (p *transports) close() { p.keep(func(string) bool { return false }) }
+
+// tlsFor is the TLS configuration of a way of access; base is that of the
+// collector, nil for the system's roots.
+func tlsFor(base *tls.Config, a *access) *tls.Config {
+	c := base
+	if a.tls != nil {
+		c = a.tls
+	}
+	c = c.Clone()
+	if a.transport.server == "" {
+		return c
+	}
+	if c == nil {
+		c = new(tls.Config)
+	}
+	c.ServerName = a.transport.server
+	return c
+}
+
+// newTransport is HTTP/1.1 with kept connections and, over TLS, HTTP/2, without
+// proxies, and without decompression: that is limited elsewhere.
+func newTransport(cfg *Config, c *tls.Config) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	idle := cfg.MaxIdleConns
 	if idle <= 0 {
 		idle = DefaultMaxIdleConns
 	}
 	return &http.Transport{
 		DialContext:            checkedDial(cfg.DialContext, cfg.CheckAddr),
-		TLSClientConfig:        cfg.TLS.Clone(),
+		TLSClientConfig:        c,
 		TLSHandshakeTimeout:    30 * time.Second,
 		DisableCompression:     true,
 		MaxIdleConns:           idle,
@@ -39,6 +153,12 @@ func newTransport(cfg *Config) *http.Transport {
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		WriteBufferSize:        1 << 10, // a request is small
 		Protocols:              protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: connWindow,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingTimeout,
+		},
 	}
 }
 
