@@ -40,8 +40,13 @@ func drawRule(t *rapid.T) *relabel.Config {
 		r.Regex = relabel.MustNewRegexp(rapid.SampledFrom([]string{"(.*)", "(.+)", "([^:]*):(.*)", "p1", "(.*);(.*)"}).Draw(t, "regex"))
 		if rapid.IntRange(0, 3).Draw(t, "where") == 0 {
 			to := rapid.SampledFrom([][2]string{
-				{"__address__", "other:1"}, {"__address__", "[::1]:2"}, {"__address__", ""}, {"__scheme__", "https"},
-				{"__metrics_path__", "/a/b c?d"}, {"__metrics_path__", "e"}, {"__address__", "${1}:3"},
+				{"__address__", "other:1"},
+				{"__address__", "[::1]:2"},
+				{"__address__", ""},
+				{"__scheme__", "https"},
+				{"__metrics_path__", "/a/b c?d"},
+				{"__metrics_path__", "e"},
+				{"__address__", "${1}:3"},
 			}).Draw(t, "to")
 			r.SourceLabels, r.Regex = model.LabelNames{"__address__"}, relabel.MustNewRegexp("([a-z]*):.*")
 			r.TargetLabel, r.Replacement = to[0], to[1]
