@@ -41,7 +41,7 @@ func TestProgramThatSpeaksColumns(t *testing.T) {
 
 	metrics := prometheus.NewRegistry()
 	work := prometheus.NewCounter(prometheus.CounterOpts{Name: "work_total", Help: "Work."})
-	sizes := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sizes", NativeHistogramBucketFactor: 1.1})
+	sizes := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sizes", Help: "Sizes.", NativeHistogramBucketFactor: 1.1})
 	metrics.MustRegister(work, sizes)
 	work.Add(42)
 	for range 8 {
@@ -49,8 +49,8 @@ func TestProgramThatSpeaksColumns(t *testing.T) {
 	}
 	server := grpc.NewServer()
 	producer.Expose(server, "shop/checkout", metrics)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(own) }()
+	served := make(chan struct{})
+	go func() { _ = server.Serve(own); close(served) }()
 	t.Cleanup(func() { server.Stop(); <-served })
 	begin(t, func(ctx context.Context) error {
 		return producer.Keep(ctx, producer.Config{Registries: []string{registered.Addr().String()}, Logger: quiet}, producer.Registration{

@@ -33,8 +33,8 @@ func expose(tb testing.TB, g prometheus.Gatherer) producerv1.ExpositionServiceCl
 	lis := bufconn.Listen(1 << 20)
 	server := grpc.NewServer()
 	producer.Expose(server, "p1", g)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(lis) }()
+	served := make(chan struct{})
+	go func() { _ = server.Serve(lis); close(served) }()
 	conn, err := grpc.NewClient("passthrough:///p1",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -125,10 +125,10 @@ func TestExposeNothing(t *testing.T) {
 func TestLayoutFollowsMetrics(t *testing.T) {
 	base := func() *dto.MetricFamily {
 		return &dto.MetricFamily{
-			Name: proto.String("h"), Help: proto.String("Help."), Type: dto.MetricType_HISTOGRAM.Enum(),
+			Name: new("h"), Help: new("Help."), Type: dto.MetricType_HISTOGRAM.Enum(),
 			Metric: []*dto.Metric{{
-				Label:     []*dto.LabelPair{{Name: proto.String("a"), Value: proto.String("b")}},
-				Histogram: &dto.Histogram{SampleCount: proto.Uint64(1), Bucket: []*dto.Bucket{{UpperBound: proto.Float64(1), CumulativeCount: proto.Uint64(1)}}},
+				Label:     []*dto.LabelPair{{Name: new("a"), Value: new("b")}},
+				Histogram: &dto.Histogram{SampleCount: proto.Uint64(1), Bucket: []*dto.Bucket{{UpperBound: new(float64(1)), CumulativeCount: proto.Uint64(1)}}},
 			}},
 		}
 	}
@@ -145,17 +145,17 @@ func TestLayoutFollowsMetrics(t *testing.T) {
 		"nothing":  {func(*dto.MetricFamily) {}, true},
 		"a count":  {func(f *dto.MetricFamily) { f.Metric[0].Histogram.SampleCount = proto.Uint64(9) }, true},
 		"a time":   {func(f *dto.MetricFamily) { f.Metric[0].TimestampMs = proto.Int64(9) }, true},
-		"name":     {func(f *dto.MetricFamily) { f.Name = proto.String("i") }, false},
-		"help":     {func(f *dto.MetricFamily) { f.Help = proto.String("i") }, false},
-		"unit":     {func(f *dto.MetricFamily) { f.Unit = proto.String("i") }, false},
-		"label":    {func(f *dto.MetricFamily) { f.Metric[0].Label[0].Name = proto.String("i") }, false},
-		"value":    {func(f *dto.MetricFamily) { f.Metric[0].Label[0].Value = proto.String("i") }, false},
+		"name":     {func(f *dto.MetricFamily) { f.Name = new("i") }, false},
+		"help":     {func(f *dto.MetricFamily) { f.Help = new("i") }, false},
+		"unit":     {func(f *dto.MetricFamily) { f.Unit = new("i") }, false},
+		"label":    {func(f *dto.MetricFamily) { f.Metric[0].Label[0].Name = new("i") }, false},
+		"value":    {func(f *dto.MetricFamily) { f.Metric[0].Label[0].Value = new("i") }, false},
 		"no label": {func(f *dto.MetricFamily) { f.Metric[0].Label = nil }, false},
-		"bound":    {func(f *dto.MetricFamily) { f.Metric[0].Histogram.Bucket[0].UpperBound = proto.Float64(2) }, false},
+		"bound":    {func(f *dto.MetricFamily) { f.Metric[0].Histogram.Bucket[0].UpperBound = new(float64(2)) }, false},
 		"bucket": {func(f *dto.MetricFamily) {
-			f.Metric[0].Histogram.Bucket = append(f.Metric[0].Histogram.Bucket, &dto.Bucket{UpperBound: proto.Float64(2)})
+			f.Metric[0].Histogram.Bucket = append(f.Metric[0].Histogram.Bucket, &dto.Bucket{UpperBound: new(float64(2))})
 		}, false},
-		"native": {func(f *dto.MetricFamily) { f.Metric[0].Histogram.ZeroThreshold = proto.Float64(1) }, false},
+		"native": {func(f *dto.MetricFamily) { f.Metric[0].Histogram.ZeroThreshold = new(float64(1)) }, false},
 		"metric": {func(f *dto.MetricFamily) { f.Metric = append(f.Metric, base().Metric...) }, false},
 		"type":   {func(f *dto.MetricFamily) { f.Type = dto.MetricType_GAUGE_HISTOGRAM.Enum() }, false},
 	} {
@@ -175,7 +175,7 @@ func TestExposeRefuses(t *testing.T) {
 		return nil, errors.New("broken \xff " + strings.Repeat("x", 10_000))
 	})
 	odd := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
-		return []*dto.MetricFamily{{Name: proto.String("a"), Type: dto.MetricType_COUNTER.Enum(), Metric: []*dto.Metric{{Gauge: &dto.Gauge{}}}}}, nil
+		return []*dto.MetricFamily{{Name: new("a"), Type: dto.MetricType_COUNTER.Enum(), Metric: []*dto.Metric{{Gauge: &dto.Gauge{}}}}}, nil
 	})
 	for name, c := range map[string]struct {
 		gatherer prometheus.Gatherer

@@ -109,7 +109,6 @@ func (c *channels) connect(at address, a *access) (*grpc.ClientConn, error) {
 		grpc.WithStaticConnWindowSize(windowBytes),
 		grpc.WithReadBufferSize(4 << 10),
 		grpc.WithWriteBufferSize(1 << 10), // a request is small
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(chunkCodec{}), grpc.MaxCallRecvMsgSize(maxChunk)),
 	}
 	if c.agent != "" {

@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 
 	"github.com/prometheus/common/model"
@@ -109,10 +110,8 @@ func (r *reading) checkLayout(m *producerv1.Layout) *failure {
 	if len(m.GetLabelSymbols()) != 2*total {
 		return fail(schedule.ReasonMalformed, "%d symbols of %d labels", len(m.GetLabelSymbols()), total)
 	}
-	for _, s := range m.GetSymbols() {
-		if s == "" {
-			return fail(schedule.ReasonMalformed, "an empty symbol")
-		}
+	if slices.Contains(m.GetSymbols(), "") {
+		return fail(schedule.ReasonMalformed, "an empty symbol")
 	}
 	for _, column := range [][]uint32{m.GetFamilyNames(), m.GetFamilyHelps(), m.GetFamilyUnits(), m.GetSeriesNames(), m.GetLabelSymbols()} {
 		for _, n := range column {

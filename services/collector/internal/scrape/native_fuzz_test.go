@@ -60,8 +60,8 @@ func FuzzNative(f *testing.F) {
 			}
 			return nil
 		})(server)
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(lis) }()
+		served := make(chan struct{})
+		go func() { _ = server.Serve(lis); close(served) }()
 		defer func() { server.Stop(); <-served }()
 		out, metrics := &sink{t: t}, scrape.NewMetrics()
 		s := scrape.New(scrape.Config{Sink: out, Metrics: metrics, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return lis.DialContext(ctx) }})

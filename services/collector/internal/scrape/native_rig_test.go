@@ -133,3 +133,14 @@ func exposedValues(batch []sample.Sample) (all []string) {
 	}
 	return all
 }
+
+// endless answers with a begin, and then with this chunk as long as it is taken.
+func endless(chunk *producerv1.CollectResponse) func(grpc.ServiceRegistrar) {
+	return answering(func(_ *producerv1.CollectRequest, stream grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
+		err := stream.Send(begun("l1"))
+		for err == nil {
+			err = stream.Send(chunk)
+		}
+		return err
+	})
+}

@@ -79,7 +79,9 @@ type life struct {
 	pages            []page
 	honorLabels      bool
 	ignoreTimestamps bool
-	seriesRules      string // a list in YAML, "" is an empty one
+
+	// relabel are the rules for series, in YAML; empty is none.
+	relabel string
 }
 
 // The limits of both sides.
@@ -195,7 +197,7 @@ scrape_configs:
   sample_limit: %d
   follow_redirects: false
   metric_relabel_configs: %s
-`, l.honorLabels, !l.ignoreTimestamps, parityBody, paritySamples, cmp.Or(l.seriesRules, "[]")), slog.New(slog.DiscardHandler))
+`, l.honorLabels, !l.ignoreTimestamps, parityBody, paritySamples, cmp.Or(l.relabel, "[]")), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +235,7 @@ func (l *life) collect(t *testing.T, db *stores.TSDB, pipes *pipeNet, start time
 	t.Helper()
 	s := scrape.New(scrape.Config{Sink: checked{t, db}, DialContext: pipes.dial, Setup: scrape.Setup{
 		Limits: scrape.Limits{BodyBytes: parityBody, Samples: paritySamples},
-		Series: rules(t, l.seriesRules),
+		Series: rules(t, cmp.Or(l.relabel, "[]")),
 	}})
 	defer s.Close()
 	a := producer()

@@ -3,14 +3,13 @@ package scrape
 import (
 	"bytes"
 	"fmt"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"google.golang.org/protobuf/proto"
-
-	dto "github.com/prometheus/client_model/go"
 
 	producerv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/producer/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
@@ -21,7 +20,7 @@ import (
 func BenchmarkRead(b *testing.B) {
 	for _, n := range []int{200, 2000} {
 		families := realisticFamilies(n)
-		text, binary := encodeFamilies(b, families, expfmt.FmtText), encodeFamilies(b, families, expfmt.FmtProtoDelim)
+		text, binary := encodeFamilies(b, families, expfmt.NewFormat(expfmt.TypeTextPlain)), encodeFamilies(b, families, expfmt.NewFormat(expfmt.TypeProtoDelim))
 		b.Run(fmt.Sprintf("text/%d", n), func(b *testing.B) {
 			benchRead(b, n, func(r *reading) *failure { return r.read(text, assignment.FormatPrometheusText) })
 		})
@@ -94,18 +93,18 @@ func realisticFamilies(n int) (families []*dto.MetricFamily) {
 	for i := range n {
 		if i%20 == 0 {
 			families = append(families, &dto.MetricFamily{
-				Name: proto.String(fmt.Sprintf("http_server_requests_%d_total", i/20)),
-				Help: proto.String("Number of requests that were answered."), Type: dto.MetricType_COUNTER.Enum(),
+				Name: new(fmt.Sprintf("http_server_requests_%d_total", i/20)),
+				Help: new("Number of requests that were answered."), Type: dto.MetricType_COUNTER.Enum(),
 			})
 		}
 		f := families[len(families)-1]
 		f.Metric = append(f.Metric, &dto.Metric{
 			Label: []*dto.LabelPair{
-				{Name: proto.String("method"), Value: proto.String(methods[i%4])},
-				{Name: proto.String("route"), Value: proto.String(fmt.Sprintf("/api/v1/things/{id}/%d", i%20))},
-				{Name: proto.String("status"), Value: proto.String("200")},
+				{Name: new("method"), Value: new(methods[i%4])},
+				{Name: new("route"), Value: new(fmt.Sprintf("/api/v1/things/{id}/%d", i%20))},
+				{Name: new("status"), Value: new("200")},
 			},
-			Counter: &dto.Counter{Value: proto.Float64(float64(i * 1234567))},
+			Counter: &dto.Counter{Value: new(float64(i * 1234567))},
 		})
 	}
 	return families
@@ -120,7 +119,8 @@ func encodeFamilies(tb testing.TB, families []*dto.MetricFamily, format expfmt.F
 			tb.Fatal(err)
 		}
 	}
-	return append(bytes.Clone(out.Bytes()), strings.Repeat("\n", 1)...)[:out.Len()]
+	// The text parser needs one byte of room.
+	return slices.Grow(out.Bytes(), 1)
 }
 
 // encodeColumns encodes an answer with its layout, and one without.
