@@ -16,10 +16,6 @@ import (
 // ErrConfiguration says that the configuration file is refused.
 var ErrConfiguration = errors.New("the configuration file is refused")
 
-// A refresher brings what runs in line with a new configuration, and touches
-// nothing that it leaves alone.
-type refresher interface{ Refresh() }
-
 // A configuration is the file that holds now. It is safe for concurrent use.
 type configuration struct {
 	path    string // empty for none
@@ -141,9 +137,5 @@ func (k *Collector) Reload() error { return k.configuration.Reload() }
 func (k *Collector) assembleConfiguration(first *settings.Settings) {
 	k.configuration = newConfiguration(k.config, first)
 	k.configuration.apply = k.scraper.Configure
-	k.configuration.refresh = func() {
-		if r, ok := any(k.schedule).(refresher); ok {
-			r.Refresh()
-		}
-	}
+	k.configuration.refresh = k.schedule.Refresh
 }

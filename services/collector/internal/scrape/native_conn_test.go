@@ -334,7 +334,7 @@ func TestChannelsOverTLS(t *testing.T) {
 
 // A credential's header, certificate and server name are used for gRPC as for
 // HTTP, and its secret is in no message.
-func TestCredentialsOverGRPC(t *testing.T) {
+func TestChannelsOfCredentials(t *testing.T) {
 	ca := newAuthority(t)
 	client := ca.sign(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	server := ca.sign(&x509.Certificate{DNSNames: []string{"producer.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})

@@ -450,7 +450,7 @@ func TestNoBackoffBetweenCollections(t *testing.T) {
 
 // Series that relabeling drops are relabeled once: a layout remembers them, and
 // they count as not stored in each answer.
-func TestColumnsAreRelabeled(t *testing.T) {
+func TestColumnsRememberWhatIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rule := &relabel.Config{
 			SourceLabels: []model.LabelName{"__name__"}, Regex: relabel.MustNewRegexp("b"),

@@ -1,6 +1,7 @@
 package scrape_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -78,6 +79,9 @@ type life struct {
 	pages            []page
 	honorLabels      bool
 	ignoreTimestamps bool
+
+	// relabel are the rules for series, in YAML; empty is none.
+	relabel string
 }
 
 // The limits of both sides.
@@ -192,7 +196,8 @@ scrape_configs:
   body_size_limit: %dB
   sample_limit: %d
   follow_redirects: false
-`, l.honorLabels, !l.ignoreTimestamps, parityBody, paritySamples), slog.New(slog.DiscardHandler))
+  metric_relabel_configs: %s
+`, l.honorLabels, !l.ignoreTimestamps, parityBody, paritySamples, cmp.Or(l.relabel, "[]")), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +233,10 @@ scrape_configs:
 // collect collects each page at its time, and returns the metadata in the end.
 func (l *life) collect(t *testing.T, db *stores.TSDB, pipes *pipeNet, start time.Time) map[string][]string {
 	t.Helper()
-	s := scrape.New(scrape.Config{Sink: checked{t, db}, DialContext: pipes.dial, Setup: scrape.Setup{Limits: scrape.Limits{BodyBytes: parityBody, Samples: paritySamples}}})
+	s := scrape.New(scrape.Config{Sink: checked{t, db}, DialContext: pipes.dial, Setup: scrape.Setup{
+		Limits: scrape.Limits{BodyBytes: parityBody, Samples: paritySamples},
+		Series: rules(t, cmp.Or(l.relabel, "[]")),
+	}})
 	defer s.Close()
 	a := producer()
 	a.HonorLabels, a.IgnoreTimestamps = l.honorLabels, l.ignoreTimestamps
