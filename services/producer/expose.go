@@ -33,9 +33,9 @@ const (
 )
 
 // Expose makes a gRPC server answer collectors with what gatherer gathers, as
-// the producer with this id: for an endpoint like grpc://host:port. It takes a
-// collector fewer than half of the steps that a text takes, and carries native
-// histograms and exemplars.
+// the producer with this id: for an endpoint like grpc://host:port. It costs a
+// collector much less than a text does, and carries native histograms and
+// exemplars.
 //
 // A collection fails when anything cannot be gathered: series that are missing
 // would be taken for gone. Of a histogram that is both classic and native, the

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"google.golang.org/grpc/grpclog"
 )
 
 // The exit codes of every command. Who restarts processes may leave one alone
@@ -51,6 +52,11 @@ func Refusef(format string, args ...any) error { return &RefusedError{fmt.Errorf
 //
 // --help and --version end the process.
 func Execute(command any, name, description string, options ...kong.Option) int {
+	// What gRPC prints by itself is the peer's text, such as the data of a GOAWAY.
+	// Calls tell their errors to us.
+	if os.Getenv("GRPC_GO_LOG_SEVERITY_LEVEL") == "" {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
 	options = append([]kong.Option{
 		kong.Name(name),
 		kong.Description(description),

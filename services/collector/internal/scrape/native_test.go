@@ -522,3 +522,61 @@ func TestColumnsHeedTheAssignment(t *testing.T) {
 		}
 	})
 }
+
+// Samples of a layout that is neither sent nor the one that is known fail, and
+// the known one is asked for again.
+func TestAnotherLayoutThanTheKnownOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		r := newNativeRig(t, nil, answering(func(req *producerv1.CollectRequest, stream grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
+			m := whole()
+			if n++; n > 1 {
+				m.Layout = nil
+				if string(req.GetKnownLayoutId()) != "l1" {
+					t.Errorf("call %d: layout %q is known", n, req.GetKnownLayoutId())
+				}
+			}
+			if n == 2 {
+				m.Begin.LayoutId = []byte("l2")
+			}
+			return stream.Send(m)
+		}))
+		c := r.open(nativeProducer())
+		want := r.good(c)
+		if _, _, result := r.collect(c); result.Reason != schedule.ReasonMalformed {
+			t.Errorf("%+v", result)
+		}
+		equal(t, r.good(c), want)
+	})
+}
+
+// A series whose stale marker could not be stored gets it later, and is
+// forgotten then, though the layout stays.
+func TestColumnsForgetVanishedSeries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		metrics, n := scrape.NewMetrics(), 0
+		r := newNativeRig(t, func(cfg *scrape.Config) { cfg.Metrics = metrics },
+			answering(func(req *producerv1.CollectRequest, stream grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
+				m := whole()
+				if n++; n > 1 {
+					m.Begin.LayoutId, m.Values, m.Seal.SampleCount = []byte("l2"), []float64{1}, 1
+					m.Layout.SeriesFamilies, m.Layout.SeriesNames = []uint32{0}, []uint32{1}
+					m.Layout.SeriesLabelCounts, m.Layout.LabelSymbols = []uint32{0}, nil
+				}
+				if string(req.GetKnownLayoutId()) == string(m.GetBegin().GetLayoutId()) {
+					m.Layout = nil
+				}
+				return stream.Send(m)
+			}))
+		c := r.open(nativeProducer())
+		r.good(c)
+		r.sink.fail(errors.New("the disk is full"))
+		c.Collect(t.Context(), time.Now())
+		r.sink.fail(nil)
+		time.Sleep(15 * time.Second)
+		equal(t, r.good(c), []string{series("a") + " 1", series("b", "x", "y") + " stale"})
+		if got := gauge(t, metrics, "rollcall_collector_scrape_cached_series"); got != 1 {
+			t.Errorf("%v series are known", got)
+		}
+	})
+}
