@@ -250,7 +250,7 @@ func TestGoroutinesOfPastCollectionsAreFew(t *testing.T) {
 		}
 		s.Apply(change)
 		time.Sleep(500 * time.Millisecond)
-		if n := runtime.NumGoroutine() - before; n < 500 {
+		if n := runtime.NumGoroutine() - before; n < 450 {
 			t.Fatalf("%d goroutines while all are collected", n)
 		}
 		for range 3 {
