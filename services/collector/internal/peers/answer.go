@@ -212,7 +212,7 @@ func (a *answer) addStrings(values []string) error {
 
 func (a *answer) addExemplars(all []*collectorv1.SelectedExemplars) error {
 	for _, m := range all {
-		lset, err := a.decodeLabels(m.GetSeriesLabels())
+		lset, err := a.decodeLabels(m.GetSeriesLabels(), false)
 		if err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (a *answer) addExemplars(all []*collectorv1.SelectedExemplars) error {
 		}
 		r := exemplar.QueryResult{SeriesLabels: lset}
 		for _, one := range m.GetExemplars() {
-			own, err := a.decodeLabels(one.GetLabels())
+			own, err := a.decodeLabels(one.GetLabels(), true)
 			if err != nil {
 				return err
 			}
@@ -236,12 +236,18 @@ func (a *answer) addExemplars(all []*collectorv1.SelectedExemplars) error {
 	return nil
 }
 
-func (a *answer) decodeLabels(pairs []*registryv1.Label) (labels.Labels, error) {
+// decodeLabels reads the labels of a series, or of an exemplar: there a value may
+// be empty.
+func (a *answer) decodeLabels(pairs []*registryv1.Label, exemplars bool) (labels.Labels, error) {
 	size := int64(exemplarOverhead)
 	a.builder.Reset()
 	last := ""
 	for _, p := range pairs {
-		if err := checkLabel(last, p.GetName(), p.GetValue()); err != nil {
+		value := p.GetValue()
+		if exemplars && value == "" {
+			value = "none"
+		}
+		if err := checkLabel(last, p.GetName(), value); err != nil {
 			return labels.EmptyLabels(), err
 		}
 		last = p.GetName()

@@ -281,6 +281,35 @@ func TestChunksAreBounded(t *testing.T) {
 	}
 }
 
+// TestWideGaugesAreSelected: the store gives the gauge histograms of one chunk one
+// layout, which has the buckets of all.
+func TestWideGaugesAreSelected(t *testing.T) {
+	const buckets = 9000
+	chunk := chunkenc.Chunk(chunkenc.NewHistogramChunk())
+	app, err := chunk.Appender()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(10) {
+		h := &histogram.Histogram{
+			CounterResetHint: histogram.GaugeType, Count: buckets,
+			PositiveSpans: []histogram.Span{{Offset: int32(i * buckets), Length: buckets}}, PositiveBuckets: make([]int64, buckets),
+		}
+		h.PositiveBuckets[0] = 1
+		next, _, nextApp, err := app.AppendHistogram(nil, 0, i, h, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if app = nextApp; next != nil {
+			chunk = next
+		}
+	}
+	meta, err := parseChunk(&collectorv1.SelectedChunk{Encoding: collectorv1.ChunkEncoding_CHUNK_ENCODING_HISTOGRAM, Data: chunk.Bytes()})
+	if err != nil || meta.MaxTime != 9 || chunk.NumSamples() != 10 {
+		t.Errorf("%d samples to %d: %v", chunk.NumSamples(), meta.MaxTime, err)
+	}
+}
+
 // TestExemplarsAndStrings: the other kinds of frames, cut small.
 func TestExemplarsAndStrings(t *testing.T) {
 	var frames []*collectorv1.SelectResponse
@@ -309,7 +338,7 @@ func TestExemplarsAndStrings(t *testing.T) {
 	f = newFramer()
 	r := exemplar.QueryResult{SeriesLabels: labels.FromStrings("a", "b")}
 	for i := range int64(50) {
-		r.Exemplars = append(r.Exemplars, exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "x"), Ts: i, HasTs: true})
+		r.Exemplars = append(r.Exemplars, exemplar.Exemplar{Labels: labels.FromStrings("span_id", "", "trace_id", "x"), Ts: i, HasTs: true})
 	}
 	if err := errors.Join(f.exemplarsOf(&r), f.seal()); err != nil {
 		t.Fatal(err)

@@ -10,9 +10,10 @@ import (
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 )
 
-// maxBuckets bounds a histogram. A chunk says how many it has before it has
-// them.
-const maxBuckets = 1 << 16
+// maxBuckets bounds the buckets of a chunk's histograms. A chunk says how many it
+// has before it has them. The store puts those of all gauge histograms of one
+// chunk, ten and more, into one layout.
+const maxBuckets = 1 << 20
 
 // parseChunk checks a chunk by reading it to its end: what passes can be read by
 // anybody without an error, and its samples are in order.
@@ -99,14 +100,14 @@ func checkLayout(data []byte) error {
 		r.bits(64)
 	}
 	schema := int32(r.signedVarbit())
-	buckets := uint64(0)
+	buckets, most := uint64(0), min(maxBuckets, 8*uint64(len(data))) // a bucket takes a bit at least
 	for range 2 { // Positive and negative.
 		spans := r.varbit()
-		if spans > maxBuckets {
+		if spans > most {
 			return fmt.Errorf("a chunk's histograms have %d spans", spans)
 		}
 		for range spans {
-			if buckets += r.varbit(); buckets > maxBuckets || r.short {
+			if buckets += r.varbit(); buckets > most || r.short {
 				return errors.New("a chunk's histograms have too many buckets")
 			}
 			r.varbit() // The offset.

@@ -22,6 +22,10 @@ const (
 	// is a byte on the wire, the largest is a string of one byte with its header.
 	swelling = 9
 
+	// maxSwollen times what may come is what an answer may be in memory: columns
+	// of small numbers are larger there.
+	maxSwollen = 2
+
 	// keepColumns is the most bytes of columns that are kept for the next answer.
 	keepColumns = 1 << 20
 )
@@ -83,6 +87,9 @@ func (c *columns) add(b []byte) *failure {
 	}
 	// Strings have their bytes beside the column.
 	kept := c.capacity() - before + n
+	if most := maxSwollen * c.limit; c.paid+kept > most+chunkCost {
+		return fail(schedule.ReasonTooLarge, "an answer of more than %d bytes in memory", most)
+	}
 	if !budget.takeMore(kept, c.paid) {
 		return budget.over()
 	}

@@ -100,6 +100,9 @@ func (r *reading) checkLayout(m *producerv1.Layout) *failure {
 		return fail(schedule.ReasonMalformed, "%d start times of %d series", n, series)
 	}
 	limits, total := r.target.limits, 0
+	if families > limits.Samples {
+		return fail(schedule.ReasonTooManySamples, "more than %d metric families", limits.Samples)
+	}
 	for _, n := range m.GetSeriesLabelCounts() {
 		// With its name.
 		if int64(n)+1 > int64(limits.Labels) {
@@ -150,10 +153,16 @@ func (r *reading) newFamily(l *layout, m *producerv1.Layout, i int) *failure {
 			return f
 		}
 	}
-	if name == "" {
-		return fail(schedule.ReasonMalformed, "a metric family without a name")
-	}
 	pass := r.cache.pass
+	switch fam := r.families.byName[name]; {
+	case name == "":
+		return fail(schedule.ReasonMalformed, "a metric family without a name")
+	case fam != nil && fam.seen == pass:
+		return fail(schedule.ReasonMalformed, "the metric family %.50s comes twice", name)
+	}
+	if r.spelled += int64(len(name) + len(help) + len(unit)); r.spelled > r.target.limits.BodyBytes {
+		return fail(schedule.ReasonTooLarge, "metric families of more than %d bytes", r.target.limits.BodyBytes)
+	}
 	l.families[i] = r.families.setType([]byte(name), typeOf(m.GetFamilyTypes()[i]), pass)
 	r.families.setHelp([]byte(name), []byte(help), pass)
 	r.families.setUnit([]byte(name), []byte(unit), pass)

@@ -283,8 +283,17 @@ func lies() map[string]struct {
 		}),
 		"time stamps missing": one(func(m response) { m.Timestamps = &producerv1.Timestamps{Series: []uint32{1}} }),
 		"exemplar labels": one(func(m response) {
-			m.Exemplars = &producerv1.Exemplars{Series: []uint32{1}, Values: []float64{1}, TimesMs: []int64{0}, LabelCounts: []uint32{1 << 31}, Labels: []string{"a", "b"}}
+			m.Exemplars = &producerv1.Exemplars{Series: []uint32{1}, Values: []float64{1}, TimesMs: []int64{0}, LabelCounts: []uint32{2}, Labels: []string{"a", "b"}}
 		}),
+		"more exemplar labels than any may have": {changed(whole(), func(m response) {
+			m.Exemplars = &producerv1.Exemplars{Series: []uint32{1}, Values: []float64{1}, TimesMs: []int64{0}, LabelCounts: []uint32{1 << 31}, Labels: []string{"a", "b"}}
+		}), schedule.ReasonTooLarge},
+		"a family twice": one(func(m response) { m.Layout.FamilyNames[1] = 1 }),
+		"more families than samples are allowed": {changed(whole(), func(m response) {
+			l := m.GetLayout()
+			l.FamilyNames, l.FamilyTypes = append(l.GetFamilyNames(), make([]uint32, 50_000)...), append(l.GetFamilyTypes(), make([]producerv1.MetricType, 50_000)...)
+			l.FamilyHelps, l.FamilyUnits = make([]uint32, 50_002), make([]uint32, 50_002)
+		}), schedule.ReasonTooManySamples},
 		"exemplars descend": one(func(m response) {
 			m.Exemplars = &producerv1.Exemplars{Series: []uint32{1, 0}, Values: []float64{1, 1}, TimesMs: []int64{0, 0}, LabelCounts: []uint32{0, 0}}
 		}),

@@ -31,7 +31,7 @@ func (r *reading) columns(layoutID []byte, m *producerv1.CollectResponse) *failu
 		stamped: m.GetTimestamps().GetSeries(), stamps: m.GetTimestamps().GetTimesMs(),
 		exemplars: m.GetExemplars(), natives: l.natives, histograms: histograms{m: m.GetHistograms()},
 	}
-	if f := s.check(len(l.tracks)); f != nil {
+	if f := s.check(len(l.tracks), r.target.limits); f != nil {
 		return f
 	}
 	if s.none() {
@@ -146,7 +146,7 @@ func (s *sparse) none() bool {
 }
 
 // check judges the columns: afterwards they can be read.
-func (s *sparse) check(series int) *failure {
+func (s *sparse) check(series int, limits Limits) *failure {
 	if len(s.stamped) != len(s.stamps) {
 		return fail(schedule.ReasonMalformed, "%d time stamps of %d samples", len(s.stamps), len(s.stamped))
 	}
@@ -159,6 +159,9 @@ func (s *sparse) check(series int) *failure {
 		return fail(schedule.ReasonMalformed, "the columns of exemplars are not of one length")
 	}
 	for _, count := range e.GetLabelCounts() {
+		if int64(count) > int64(limits.Labels) {
+			return fail(schedule.ReasonTooLarge, "an exemplar of %d labels, at most %d are allowed", count, limits.Labels)
+		}
 		total += uint64(count)
 	}
 	if 2*total != uint64(len(e.GetLabels())) {
@@ -225,6 +228,8 @@ type histograms struct {
 
 	// How many of each column are read.
 	read, integers, doubles, spans, deltas, counts, bounds int
+
+	squares int64 // of their sizes
 }
 
 // check judges the columns that have something of each histogram.
@@ -274,6 +279,10 @@ func (h *histograms) next(limits Limits) (*sample.Extra, *failure) {
 	}
 	if n := len(positive) + len(negative) + len(bounds); n > limits.NativeBuckets {
 		return nil, tooManyBuckets(uint64(n), limits)
+	}
+	size := int64(width(positive)+width(negative)) + int64(len(positive)+len(negative))
+	if h.squares += size * size; h.squares > maxSquares {
+		return nil, fail(schedule.ReasonTooLarge, "too many large native histograms")
 	}
 	var extra *sample.Extra
 	var err error
