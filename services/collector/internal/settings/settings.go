@@ -114,6 +114,18 @@ func ReadFile(path string) ([]byte, error) {
 // Parse checks a configuration. The files that it names are read by read,
 // relative ones in dir. An empty one says nothing.
 func Parse(data []byte, dir string, read Reader) (*Settings, error) {
+	s, err := parse(data, dir, read)
+	if err != nil && len(err.Error()) > maxError {
+		return nil, errors.New(strings.ToValidUTF8(err.Error()[:maxError], "") + "...")
+	}
+	return s, err
+}
+
+// maxError bounds an error, in bytes: it may quote the file, and has to fit into
+// an answer.
+const maxError = 2000
+
+func parse(data []byte, dir string, read Reader) (*Settings, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("larger than %d bytes", maxFile)
 	}

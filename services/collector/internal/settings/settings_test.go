@@ -180,10 +180,15 @@ func TestParseRefuses(t *testing.T) {
 		{"credentials: {x: {hosts: [a], oauth2: {}}}", "oauth2"},
 		{"credentials: {x: {hosts: [a], follow_redirects: true}}", "follow_redirects"},
 		{strings.Repeat("#", 1<<20+1), "larger"},
+		{strings.Repeat("foo: 1\n", 1000), "line 1"},
+		{"relabel_configs: [{regex: '" + strings.Repeat("(", 1<<19) + "'}]", "regex"},
 	} {
 		_, err := settings.Parse([]byte(c.text), "/etc", read)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.100s: %v, want %q", c.text, err, c.want)
+		}
+		if err != nil && len(err.Error()) > 2003 {
+			t.Errorf("%.100s: an error of %d bytes", c.text, len(err.Error()))
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%.100s: %v repeats the secret", c.text, err)
