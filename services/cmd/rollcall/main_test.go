@@ -32,7 +32,7 @@ func TestCommand(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(4 * patience),
+		Deadline:            time.Now().Add(20 * patience),
 		Setup:               startPair,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,

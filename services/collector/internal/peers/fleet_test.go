@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -165,6 +166,7 @@ func TestPatience(t *testing.T) {
 			if took := time.Since(begin); took != want || len(got) != 1 || len(warnings) != 3 || err != nil {
 				t.Errorf("%d: %v after %v, %v, %v", i, got, took, warnings, err)
 			}
+			synctest.Wait() // until it is noted who did not answer
 		}
 		r.play("c-5", hang)
 		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
