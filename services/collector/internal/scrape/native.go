@@ -176,8 +176,12 @@ func (p *pull) begin(b *producerv1.Begin) *failure {
 // refused tells what the error of a call came from.
 func (p *pull) refused(err error) *failure {
 	s := status.Convert(err)
-	if cancelled(p.outer) || p.inner.Err() != nil || s.Code() == codes.DeadlineExceeded {
+	switch {
+	case cancelled(p.outer) || p.inner.Err() != nil:
 		return interrupted(p.outer, p.inner, err)
+	case s.Code() == codes.DeadlineExceeded:
+		// The producer's clock, or gRPC's, was a moment ahead of the context's.
+		return fail(schedule.ReasonTimeout, "timed out: %s", s.Message())
 	}
 	reason := ""
 	for _, detail := range s.Details() {
