@@ -101,7 +101,7 @@ func checkLayout(data []byte) error {
 	}
 	schema := int32(r.signedVarbit())
 	buckets, most := uint64(0), min(maxBuckets, 8*uint64(len(data))) // a bucket takes a bit at least
-	for range 2 { // Positive and negative.
+	for range 2 {                                                    // Positive and negative.
 		spans := r.varbit()
 		if spans > most {
 			return fmt.Errorf("a chunk's histograms have %d spans", spans)
