@@ -49,6 +49,9 @@ func configured(t *testing.T, file string, logs *strings.Builder) (*collector.Co
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		if strings.Contains(logs.String(), "hunter2") {
+			t.Errorf("a secret is logged: %s", logs)
+		}
 	})
 	return c, metrics, collectorv1.NewCollectionServiceClient(conn)
 }

@@ -194,3 +194,12 @@ func BenchmarkList(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRefresh tells what it costs to ask 100,000 collections.
+func BenchmarkRefresh(b *testing.B) {
+	s := schedule.New(schedule.Config{Opener: &counter{}})
+	s.Apply(schedule.Change{Upserts: assignments(100_000, time.Hour)})
+	for b.Loop() {
+		s.Refresh()
+	}
+}

@@ -25,8 +25,6 @@ func barred(f *fleet) (bars *atomic.Pointer[assignment.ProducerID]) {
 	return bars
 }
 
-func bar(id assignment.ProducerID) *assignment.ProducerID { return &id }
-
 // Where nothing has changed, Refresh only asks: each collection goes on, those
 // that run to their end, at every instant of its grid.
 func TestRefreshThatChangesNothing(t *testing.T) {
@@ -80,7 +78,7 @@ func TestRefreshEndsWhatCannotBeRun(t *testing.T) {
 				}
 				synctest.Wait()
 				before := find(t, s, "a")
-				bars.Store(bar("a"))
+				bars.Store(new(assignment.ProducerID("a")))
 				s.Refresh()
 				time.Sleep(time.Minute)
 				synctest.Wait()
@@ -131,7 +129,7 @@ func TestRefreshWithoutRoom(t *testing.T) {
 		s.Apply(upserts(newAssignment("b", time.Hour))) // has all the room
 		synctest.Wait()
 		for range 3 {
-			bars.Store(bar("a"))
+			bars.Store(new(assignment.ProducerID("a")))
 			s.Refresh()
 			bars.Store(nil)
 			s.Refresh()

@@ -19,12 +19,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/config"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/scrape"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+	exposer "github.com/rollcall-metrics/rollcall/services/producer"
 )
 
 // An authority signs certificates.
@@ -185,6 +190,78 @@ func TestCredentials(t *testing.T) {
 				t.Errorf("%d connections for 3 collections", n)
 			}
 		})
+	}
+}
+
+// TestCredentialsOverGRPC: a producer that answers over gRPC is reached as the
+// others are.
+func TestCredentialsOverGRPC(t *testing.T) {
+	ca, stranger := newAuthority(t), newAuthority(t)
+	cert := ca.sign(&x509.Certificate{DNSNames: []string{"producer.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	client := ca.sign(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	var seen atomic.Value
+	server := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(&tls.Config{
+			Certificates: []tls.Certificate{*cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool,
+		})),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			told, _ := metadata.FromIncomingContext(stream.Context())
+			seen.Store(strings.Join(told.Get("authorization"), ", "))
+			return next(srv, stream)
+		}))
+	exposer.Expose(server, "p", prometheus.NewRegistry())
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { _ = server.Serve(lis); close(served) }()
+	t.Cleanup(func() { server.Stop(); <-served })
+
+	credential := func(pool *x509.CertPool, digest string, mutual bool) scrape.Setup {
+		c := scrape.Credential{Authorization: secret, Hosts: hosts(t, "127.0.0.1"), TLS: &tls.Config{RootCAs: pool}, TLSDigest: digest}
+		if mutual {
+			c.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return client, nil }
+		}
+		return scrape.Setup{Credentials: map[string]scrape.Credential{"c": c}}
+	}
+	s := scrape.New(scrape.Config{Sink: &sink{t: t}, Setup: credential(ca.pool, "1", true)})
+	defer s.Close()
+	a := &assignment.Assignment{
+		ProducerID: "p", Endpoint: "grpcs://" + lis.Addr().String(), Interval: time.Minute, Timeout: 20 * time.Second,
+		Credential: "c", TLSServerName: "producer.test",
+	}
+	c, err := s.Open(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		name  string
+		setup scrape.Setup
+		good  bool
+	}{
+		{"as it is", credential(ca.pool, "1", true), true},
+		{"another authority", credential(stranger.pool, "2", true), false},
+		{"no client certificate", credential(ca.pool, "3", false), false},
+		{"as it was", credential(ca.pool, "1", true), true},
+	} {
+		s.Configure(step.setup)
+		if err := c.Update(a); err != nil {
+			t.Fatal(err)
+		}
+		seen.Store("nothing")
+		r := c.Collect(t.Context(), time.Now())
+		if good := r.Reason == schedule.ReasonNone; good != step.good || strings.Contains(r.Message, "hunter2") {
+			t.Errorf("%s: %v %s", step.name, r.Reason, r.Message)
+		}
+		if got := seen.Load(); (got == secret) != step.good {
+			t.Errorf("%s: sent %q", step.name, got)
+		}
+	}
+	plain := *a
+	plain.Endpoint = "grpc://" + lis.Addr().String()
+	if _, err := s.Open(&plain); err == nil || !strings.Contains(err.Error(), "in the clear, by grpc") {
+		t.Errorf("without TLS: %v", err)
 	}
 }
 

@@ -331,3 +331,56 @@ func TestChannelsOverTLS(t *testing.T) {
 		s.Close()
 	}
 }
+
+// A credential's header, certificate and server name are used for gRPC as for
+// HTTP, and its secret is in no message.
+func TestChannelsOfCredentials(t *testing.T) {
+	ca := newAuthority(t)
+	client := ca.sign(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	server := ca.sign(&x509.Certificate{DNSNames: []string{"producer.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	var authorization atomic.Value
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{*server}, ClientCAs: ca.pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	})))
+	answering(func(_ *producerv1.CollectRequest, s grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
+		md, _ := metadata.FromIncomingContext(s.Context())
+		authorization.Store(strings.Join(md.Get("authorization"), ","))
+		return status.Error(codes.Unauthenticated, "go away")
+	})(srv)
+	served := make(chan struct{})
+	go func() { _ = srv.Serve(lis); close(served) }()
+	defer func() { srv.Stop(); <-served }()
+	for name, c := range map[string]struct {
+		with   []tls.Certificate
+		server string
+		reason schedule.Reason
+	}{
+		"all is right":       {[]tls.Certificate{*client}, "producer.test", schedule.ReasonStatus},
+		"no certificate":     {nil, "producer.test", schedule.ReasonUnreachable},
+		"another server":     {[]tls.Certificate{*client}, "other.test", schedule.ReasonUnreachable},
+		"no name of its own": {[]tls.Certificate{*client}, "", schedule.ReasonUnreachable},
+	} {
+		authorization.Store("")
+		s := scrape.New(scrape.Config{Sink: &discard{}, Setup: scrape.Setup{Credentials: map[string]scrape.Credential{
+			"c": {Authorization: secret, TLS: &tls.Config{RootCAs: ca.pool, Certificates: c.with}, TLSDigest: "1", Hosts: hosts(t, "127.0.0.1")},
+		}}})
+		a := at("grpcs://"+lis.Addr().String(), 15*time.Second)
+		a.Credential, a.TLSServerName = "c", c.server
+		col, err := s.Open(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := col.Collect(t.Context(), time.Now())
+		if result.Reason != c.reason || strings.Contains(result.Message, "hunter2") {
+			t.Errorf("%s: %+v, want %v", name, result, c.reason)
+		}
+		if got := authorization.Load(); (got == secret) != (c.reason == schedule.ReasonStatus) {
+			t.Errorf("%s: sent %q", name, got)
+		}
+		s.Close()
+	}
+}

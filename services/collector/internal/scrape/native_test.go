@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/relabel"
 	"google.golang.org/grpc"
 
 	producerv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/producer/v1"
@@ -442,6 +444,81 @@ func TestNoBackoffBetweenCollections(t *testing.T) {
 		refuse = false
 		if result := c.Collect(t.Context(), time.Now()); result.Reason != schedule.ReasonNone {
 			t.Fatalf("%+v", result)
+		}
+	})
+}
+
+// Series that relabeling drops are relabeled once: a layout remembers them, and
+// they count as not stored in each answer.
+func TestColumnsRememberWhatIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rule := &relabel.Config{
+			SourceLabels: []model.LabelName{"__name__"}, Regex: relabel.MustNewRegexp("b"),
+			Action: relabel.Drop, NameValidationScheme: model.UTF8Validation,
+		}
+		r := newNativeRig(t, func(cfg *scrape.Config) { cfg.Setup.Series = []*relabel.Config{rule} },
+			answering(func(req *producerv1.CollectRequest, stream grpc.ServerStreamingServer[producerv1.CollectResponse]) error {
+				m := whole()
+				if len(req.GetKnownLayoutId()) > 0 {
+					m.Layout = nil
+				}
+				return stream.Send(m)
+			}))
+		c := r.open(nativeProducer())
+		for range 30 {
+			samples, at, result := r.collect(c)
+			if result.Reason != schedule.ReasonNone {
+				t.Fatalf("%+v", result)
+			}
+			equal(t, exposed(samples, at), []string{series("a") + " 1"})
+			all := strings.Join(lines(samples, at), "\n")
+			for _, want := range []string{series("scrape_samples_scraped") + " 2", series("scrape_samples_post_metric_relabeling") + " 1"} {
+				if !strings.Contains(all, want) {
+					t.Errorf("no %s in\n%s", want, all)
+				}
+			}
+			time.Sleep(15 * time.Second)
+		}
+	})
+}
+
+// Limits of labels, of the assignment and of the collector, hold for columns;
+// exactly the limit is allowed. So do ignored time stamps, and those far ahead.
+func TestColumnsHeedTheAssignment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stamped := func(ms int64) *producerv1.CollectResponse {
+			return changed(whole(), func(m *producerv1.CollectResponse) {
+				m.Timestamps = &producerv1.Timestamps{Series: []uint32{1}, TimesMs: []int64{ms}}
+			})[0]
+		}
+		now := time.Now().UnixMilli()
+		b := series("b", "x", "y")
+		for name, c := range map[string]struct {
+			change func(*assignment.Assignment)
+			chunk  *producerv1.CollectResponse
+			reason schedule.Reason
+			want   []string
+		}{
+			"labels fit":  {func(a *assignment.Assignment) { a.Limits.MaxLabels = 4 }, whole(), 0, []string{series("a") + " 1", b + " 2"}},
+			"too many":    {func(a *assignment.Assignment) { a.Limits.MaxLabels = 3 }, whole(), schedule.ReasonTooLarge, nil},
+			"samples fit": {func(a *assignment.Assignment) { a.Limits.MaxSamples = 2 }, whole(), 0, []string{series("a") + " 1", b + " 2"}},
+			"samples":     {func(a *assignment.Assignment) { a.Limits.MaxSamples = 1 }, whole(), schedule.ReasonTooManySamples, nil},
+			"body":        {func(a *assignment.Assignment) { a.Limits.MaxBodyBytes = 20 }, whole(), schedule.ReasonTooLarge, nil},
+			"stamped":     {func(*assignment.Assignment) {}, stamped(now - 1000), 0, []string{series("a") + " 1", fmt.Sprintf("%s 2 @%d", b, now-1000)}},
+			"ignored":     {func(a *assignment.Assignment) { a.IgnoreTimestamps = true }, stamped(now - 1000), 0, []string{series("a") + " 1", b + " 2"}},
+			"far ahead":   {func(*assignment.Assignment) {}, stamped(now + 3600_000), 0, []string{series("a") + " 1"}},
+			"exposed up": {func(*assignment.Assignment) {}, changed(whole(), func(m *producerv1.CollectResponse) {
+				m.Layout.Symbols[0] = "up"
+			})[0], 0, []string{b + " 2"}},
+		} {
+			r := newNativeRig(t, nil, chunks(c.chunk))
+			a := nativeProducer()
+			c.change(a)
+			samples, at, result := r.collect(r.open(a))
+			if result.Reason != c.reason {
+				t.Errorf("%s: %+v", name, result)
+			}
+			equal(t, exposed(samples, at), c.want)
 		}
 	})
 }

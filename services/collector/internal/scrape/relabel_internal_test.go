@@ -40,8 +40,13 @@ func drawRule(t *rapid.T) *relabel.Config {
 		r.Regex = relabel.MustNewRegexp(rapid.SampledFrom([]string{"(.*)", "(.+)", "([^:]*):(.*)", "p1", "(.*);(.*)"}).Draw(t, "regex"))
 		if rapid.IntRange(0, 3).Draw(t, "where") == 0 {
 			to := rapid.SampledFrom([][2]string{
-				{"__address__", "other:1"}, {"__address__", "[::1]:2"}, {"__address__", ""}, {"__scheme__", "https"},
-				{"__metrics_path__", "/a/b c?d"}, {"__metrics_path__", "e"}, {"__address__", "${1}:3"},
+				{"__address__", "other:1"},
+				{"__address__", "[::1]:2"},
+				{"__address__", ""},
+				{"__scheme__", "https"},
+				{"__metrics_path__", "/a/b c?d"},
+				{"__metrics_path__", "e"},
+				{"__address__", "${1}:3"},
 			}).Draw(t, "to")
 			r.SourceLabels, r.Regex = model.LabelNames{"__address__"}, relabel.MustNewRegexp("([a-z]*):.*")
 			r.TargetLabel, r.Replacement = to[0], to[1]
@@ -154,5 +159,23 @@ func TestSameRules(t *testing.T) {
 	}
 	if sameRules(same, nil) || sameRules(same, append(same, same...)) {
 		t.Error("more rules are the same")
+	}
+}
+
+// BenchmarkCompile tells what one Update costs under five rules.
+func BenchmarkCompile(b *testing.B) {
+	a := &assignment.Assignment{
+		ProducerID: "p1", Endpoint: "http://node1:9100/metrics", Interval: 15 * time.Second, Timeout: 10 * time.Second,
+		Labels: []assignment.Label{{Name: "job", Value: "node"}, {Name: "zone", Value: "EU"}},
+	}
+	rule := relabel.DefaultRelabelConfig
+	rule.SourceLabels, rule.TargetLabel, rule.NameValidationScheme = model.LabelNames{"zone"}, "region", model.UTF8Validation
+	rule.Regex = relabel.MustNewRegexp("(.).*")
+	setup := &Setup{Targets: []*relabel.Config{&rule, &rule, &rule, &rule, &rule}, Limits: DefaultLimits()}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := compile(a, setup); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,12 +1,17 @@
 package scrape_test
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/prometheus/prometheus/model/value"
 	"go.yaml.in/yaml/v2"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
@@ -99,7 +104,7 @@ func TestTargetsAreRelabeled(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := c.(*scrape.Collection).Labels().String(); got != test.labels {
+				if got := c.(*scrape.Collection).Labels().String(); got != test.labels { //nolint:errcheck,forcetypeassert // it is
 					t.Errorf("labels %s, want %s", got, test.labels)
 				}
 				r.text("a 1\n")
@@ -214,5 +219,81 @@ func TestConfigureAndUpdate(t *testing.T) {
 		equal(t, r.good(c), []string{series("a") + " 1"})
 		configure("", "")
 		equal(t, r.good(c), first)
+	})
+}
+
+// In columns, too, also when the layout was sent before the rules were changed.
+func TestColumnsAreRelabeled(t *testing.T) {
+	const list = `
+- {action: drop, source_labels: [path], regex: /}
+- {source_labels: [__name__], regex: (requests|size)_(.*), target_label: __name__, replacement: renamed_$2}
+- {action: labeldrop, regex: code}
+`
+	synctest.Test(t, func(t *testing.T) {
+		z := newZoo()
+		byHTTP := newRig(t, nil)
+		byHTTP.answer(promhttp.HandlerFor(z, promhttp.HandlerOpts{}).ServeHTTP)
+		byGRPC := newNativeRig(t, nil, exposing(z))
+		left, right := byHTTP.open(producer()), byGRPC.open(nativeProducer())
+		dropped := 0.0
+		for step := range 40 {
+			setup := scrape.Setup{}
+			if step%12 >= 3 {
+				setup.Series = rules(t, list)
+			}
+			byHTTP.scraper.Configure(setup)
+			byGRPC.scraper.Configure(setup)
+			if err := errors.Join(left.Update(producer()), right.Update(nativeProducer())); err != nil {
+				t.Fatal(err)
+			}
+			z.live(step)
+			one, at, result := byHTTP.collect(left)
+			two, _, _ := byGRPC.collect(right)
+			if got, want := full(two, at), full(one, at); !slices.Equal(got, want) {
+				t.Fatalf("step %d: columns\n%s\nprotobuf\n%s", step, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			for _, s := range two {
+				if s.Series.Labels.Get("__name__") == "scrape_samples_post_metric_relabeling" {
+					dropped += float64(result.Samples) - s.Value
+				}
+				if s.Series.Labels.Get("path") == "/" && setup.Series != nil && !value.IsStaleNaN(s.Value) {
+					t.Fatalf("step %d: %s is not dropped", step, s.Series.Labels)
+				}
+			}
+			time.Sleep(15 * time.Second)
+		}
+		if dropped < 100 {
+			t.Errorf("only %v samples are dropped", dropped)
+		}
+	})
+}
+
+// A producer over gRPC has an address and a scheme, and no path and parameters.
+func TestNativeTargetsAreRelabeled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZoo()
+		r := newNativeRig(t, func(cfg *scrape.Config) {
+			cfg.Setup.Targets = rules(t, `
+- {source_labels: [__scheme__, __address__, __metrics_path__], target_label: seen}
+- {target_label: __metrics_path__, replacement: /ignored}
+- {target_label: __param_x, replacement: ignored}
+- {target_label: __address__, replacement: 'other:1'}
+`)
+		}, exposing(z))
+		c := r.open(nativeProducer())
+		if got, want := c.(*scrape.Collection).Labels().String(), `{instance="other:1", job="node", seen="grpc;node1:9100;"}`; got != want { //nolint:errcheck,forcetypeassert // it is
+			t.Errorf("labels %s, want %s", got, want)
+		}
+		if _, _, result := r.collect(c); result.Reason != schedule.ReasonNone {
+			t.Errorf("%+v", result)
+		}
+		r.scraper.Configure(scrape.Setup{Targets: rules(t, `[{target_label: __scheme__, replacement: http}]`)})
+		if err := c.Update(nativeProducer()); err != nil {
+			t.Fatal(err)
+		}
+		r.scraper.Configure(scrape.Setup{Targets: rules(t, `[{target_label: __address__, replacement: portless}]`)})
+		if err := c.Update(nativeProducer()); err == nil {
+			t.Error("grpc without a port is run")
+		}
 	})
 }

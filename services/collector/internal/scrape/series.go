@@ -26,7 +26,7 @@ type track struct {
 
 // dropped is the track of all series that relabeling drops: it is not one, and
 // is never written to.
-var dropped = &track{}
+var dropped = &track{} //nolint:gochecknoglobals // never changed, only compared with
 
 // A spelling is one way in which a producer writes a series. The first one of a
 // series holds its track; others (labels in another order) refer to that.

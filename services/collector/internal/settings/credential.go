@@ -13,11 +13,8 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 )
 
-// maxName bounds the name of a credential, maxSecret a user name or secret.
-const (
-	maxName   = 128
-	maxSecret = 16 << 10
-)
+// maxSecret bounds a user name or secret, in bytes.
+const maxSecret = 16 << 10
 
 // A Credential is how this collector shows a producer who it is, and how it
 // checks who the producer is. It is for the hosts in its list only: whoever may

@@ -145,6 +145,9 @@ func Parse(data []byte, dir string, read Reader) (*Settings, error) {
 	return s, nil
 }
 
+// credentialName is what a registration may say.
+var credentialName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
 // quoted is a value in an error of the YAML library.
 var quoted = regexp.MustCompile("(?s)`.*?`( into|$)")
 
@@ -179,8 +182,8 @@ func (f *file) check() error {
 		return err
 	}
 	for name, c := range f.Credentials {
-		if name == "" || len(name) > maxName || strings.ContainsFunc(name, oddInName) {
-			return fmt.Errorf("credentials: name %.100q: want 1 to %d of a-z, A-Z, 0-9, '.', '_' and '-'", name, maxName)
+		if !credentialName.MatchString(name) { // or no registration could name it
+			return fmt.Errorf("credentials: name %.100q: want [A-Za-z0-9][A-Za-z0-9._-]{0,127}", name)
 		}
 		if c == nil {
 			return fmt.Errorf("credentials: %s is empty", name)

@@ -150,6 +150,8 @@ func TestParseRefuses(t *testing.T) {
 		{"metric_relabel_configs: [{action: hashmod, target_label: x}]", "modulus"},
 		{"credentials: {x: ~}", "x is empty"},
 		{"credentials: {'a b': {hosts: [a]}}", "a b"},
+		{"credentials: {-x: {hosts: [a]}}", "-x"},
+		{"credentials: {x: {hosts: [a], bearer_token: hunter2\u00e9}}", "ASCII"},
 		{"credentials: {x: {}}", "hosts"},
 		{"credentials: {x: {hosts: ['a b']}}", "hosts"},
 		{"credentials: {x: hunter2}", "line 1"},
