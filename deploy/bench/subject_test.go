@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -98,6 +99,9 @@ func serveCollector(ctx context.Context, dir string) error { return runCollector
 func serveDiscarding(ctx context.Context, dir string) error { return runCollector(ctx, dir, discard{}) }
 
 func runCollector(ctx context.Context, dir string, samples collector.Sink) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collector.GCPercent)
+	}
 	var listen [3]net.Listener
 	for i := range listen {
 		lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"time"
 	"unicode/utf8"
 
@@ -70,6 +71,9 @@ func main() {
 
 // Run collects and serves until ctx ends.
 func (f *flags) Run(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collector.GCPercent)
+	}
 	config, err := f.config()
 	if err != nil {
 		return err
