@@ -128,7 +128,7 @@ func empty(stream grpc.ServerStreamingServer[registryv1.SubscribeResponse]) erro
 func begin(expected int64) *registryv1.SubscribeResponse {
 	return &registryv1.SubscribeResponse{Frame: &registryv1.SubscribeResponse_SnapshotBegin{SnapshotBegin: &registryv1.SnapshotBegin{
 		SnapshotId: 1, SubscriptionId: "a lie", Epoch: liarEpoch, Revision: 1, Scope: registryv1.SnapshotScope_SNAPSHOT_SCOPE_ALL,
-		ExpectedUpsertCount: expected, HeartbeatInterval: durationpb.New(time.Second), AssignmentFormat: 2,
+		ExpectedUpsertCount: expected, HeartbeatInterval: durationpb.New(time.Second), AssignmentFormat: 3,
 	}}}
 }
 

@@ -75,7 +75,7 @@ func TestFrames(t *testing.T) {
 		f := r.follow(t, cmd, newVerifier())
 		b := f.last
 		if b.GetScope() != scopeAll || b.GetSnapshotId() != 1 || b.GetReason() != registryv1.SnapshotReason_SNAPSHOT_REASON_SUBSCRIBED ||
-			b.GetHeartbeatInterval().AsDuration() != heartbeat || b.GetRegistryInstanceId() != "registry-1" || b.GetAssignmentFormat() != 2 {
+			b.GetHeartbeatInterval().AsDuration() != heartbeat || b.GetRegistryInstanceId() != "registry-1" || b.GetAssignmentFormat() != 3 {
 			t.Errorf("begin %v", b)
 		}
 		registered := r.register(t, with("p", func(p *registryv1.Producer) {
