@@ -159,13 +159,13 @@ func (m target) registration(interval time.Duration) *registryv1.RegisterProduce
 		ProducerId: m.name,
 		Endpoint:   "http://" + m.address + m.path,
 		Interval:   durationpb.New(interval),
-		Timeout:    durationpb.New(peerTimeout),
+		Timeout:    durationpb.New(timeoutOf(interval)),
 		Labels:     []*registryv1.Label{{Name: "host", Value: m.name}, {Name: "job", Value: "bench"}},
 	}}
 }
 
-// peerTimeout is that of a collection, of all subjects.
-const peerTimeout = 10 * time.Second
+// timeoutOf is that of a collection, of all subjects.
+func timeoutOf(interval time.Duration) time.Duration { return min(10*time.Second, interval) }
 
 // A directory is the list of members that a peer reads over HTTP.
 type directory struct {
@@ -220,7 +220,7 @@ func peerConfig(b *testing.B, path, list string, interval, refresh time.Duration
 		sd = fmt.Sprintf("{url: %q}", list)
 	}
 	text := fmt.Sprintf("global: {scrape_interval: %s, scrape_timeout: %s}\nscrape_configs:\n- job_name: bench\n  http_sd_configs: [%s]\n",
-		interval, peerTimeout, sd)
+		interval, timeoutOf(interval), sd)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}
