@@ -53,7 +53,11 @@ var house = []room{
 
 	{"services/internal/assignment", core, []string{"github.com/cespare/xxhash/v2"}},
 	{"services/internal/endpoint", core, nil},
+	{"services/internal/access", core, []string{"go.yaml.in/yaml/v2"}},
+	{"services/internal/authority", core, nil},
 	{"services/internal/wire", adapter, []string{registryV1, collectorV1}},
+	{"services/internal/auth", adapter, nil},
+	{"services/internal/auth/authtest", support, nil},
 	{"services/internal/process", adapter, nil},
 
 	{"services/registry", assembly, []string{"services/producer"}},
@@ -77,10 +81,14 @@ var house = []room{
 	{"services/collector/internal/guard", core, nil},
 	{"services/collector/internal/membership", engine, nil},
 	{"services/collector/internal/schedule", engine, nil},
+	{"services/collector/internal/deliver", engine, nil},
 	{"services/collector/internal/follow", adapter, []string{registryV1}},
 	{"services/collector/internal/statefile", adapter, nil},
 	{"services/collector/internal/scrape", adapter, []string{producerV1, "services/producer"}},
 	{"services/collector/internal/sink", adapter, nil},
+	{"services/collector/internal/queue", adapter, nil},
+	{"services/collector/internal/remotewrite", adapter, nil},
+	{"services/collector/internal/otlp", adapter, nil},
 	{"services/collector/internal/settings", adapter, nil},
 	{"services/collector/internal/query", adapter, nil},
 	{"services/collector/internal/peers", adapter, []string{registryV1, collectorV1}},
@@ -89,16 +97,21 @@ var house = []room{
 	{"services/producer", adapter, []string{registryV1, producerV1}},
 
 	{"services/cmd/registry", command, nil},
-	{"services/cmd/collector", command, nil},
+	{"services/cmd/collector", command, []string{registryV1}},
+	{"services/cmd/producer", command, nil},
 	{"services/cmd/rollcall", command, []string{registryV1, collectorV1}},
 
 	{"services/simulation", bench, nil},
+	{"services/siege", bench, nil},
 
 	{"deploy/internal/child", adapter, nil},
+	{"deploy/internal/receiver", adapter, nil},
 	{"deploy/omicron", command, []string{registryV1}},
 	{"deploy/alerts", bench, nil},
 	{"deploy/local", command, nil},
+	{"deploy/example", command, nil},
 	{"deploy/bench", bench, nil},
+	{"deploy/delivery", bench, nil},
 	{"deploy/soak", bench, nil},
 }
 

@@ -10,7 +10,11 @@
 //	  internal/                        what both services share
 //	    assignment/          core      the words: ids, assignments, sets, digests, frames
 //	    endpoint/            core      what a producer's URL may be, and which addresses may be dialled
+//	    access/              core      who may do what: roles, identities, the tables of methods and routes
+//	    authority/           core      certificates for development and tests
 //	    wire/                adapter   the words to proto and back; refuses what is malformed
+//	    auth/                adapter   asks who calls, lets in who may, tells what was changed
+//	      authtest/          support   certificates for tests; walks through what a server serves
 //	    process/             adapter   starting, serving and stopping a process within a bound
 //	  registry/              assembly  the registry, put together: Config, New, Run
 //	    internal/
@@ -32,27 +36,36 @@
 //	      guard/             core      which removals pass, which are held, what releases them
 //	      membership/        engine    the one owner of the accepted and the applied set
 //	      schedule/          engine    running collections, one for each producer of the applied set
+//	      deliver/           engine    what a queue holds, sent to a sink: order, retries, what is dropped
 //	      follow/            adapter   one subscription at a time: dial, watch, back off, acknowledge
 //	      statefile/         adapter   the last sealed set on disk
 //	      scrape/            adapter   one pull of one producer, over HTTP or gRPC
 //	      sink/              adapter   where samples go: the embedded time series database
+//	      queue/             adapter   samples on disk until the sinks have them
+//	      remotewrite/       adapter   Prometheus remote write, to a receiver
+//	      otlp/              adapter   OTLP metrics over gRPC, to a receiver
 //	      settings/          adapter   the configuration file: relabeling, limits, credentials
 //	      query/             adapter   Prometheus's query API over that database
 //	      peers/             adapter   the stores of all collectors as one: asks the others, answers them
 //	      api/               adapter   what a collector tells about itself, over gRPC
-//	  producer/              adapter   public: register a program as a producer, and answer collectors
+//	  producer/              adapter   public: keep a program registered as a producer, and answer collectors
 //	  cmd/
 //	    registry/            main      the registry's process
 //	    collector/           main      a collector's process
+//	    producer/            main      the sidecar: registers an endpoint that is there already
 //	    rollcall/            main      the operator's command line
 //	  simulation/            bench     the whole system in one bubble of fake time, under faults
+//	  siege/                 bench     both services under attack: requests, connections, endpoints
 //	deploy/
 //	  alerts/                bench     the alert rules, and that they are sound
 //	  internal/
 //	    child/               adapter   the services as processes of this machine
+//	    receiver/            adapter   takes remote write, or does not, and knows what came
 //	  omicron/               main      the failure that it all is about, on real processes
 //	  local/                 main      one registry and two collectors on this machine
+//	  example/               main      producers that remember when they were pulled, for trials and tests
 //	  bench/                 bench     measurements
+//	  delivery/              bench     what is lost on the way to a receiver, beside the peers
 //	  soak/                  bench     registries over etcd, of which one after another is killed
 //
 // # Arrows
@@ -69,7 +82,7 @@
 //     outside through interfaces of its own. One engine drives another only where
 //     the test's table says so.
 //   - An adapter speaks to one thing outside. Adapters do not import each other,
-//     except wire and process.
+//     except wire, auth and process.
 //   - An assembly is where the rooms of one service meet, importable by tests.
 //   - Support is imported by tests only.
 //

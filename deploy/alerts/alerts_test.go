@@ -41,6 +41,11 @@ func TestRulesAskForWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shared, err := filepath.Glob("../../services/internal/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, shared...)
 	var made []string
 	for _, file := range files {
 		code, err := os.ReadFile(file)

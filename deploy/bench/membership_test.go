@@ -123,6 +123,7 @@ func startCollector(b *testing.B, registry, dir string, received *counter) *runn
 	}
 	c, err := collector.New(b.Context(), collector.Config{
 		ID:           "bench",
+		Endpoints:    collector.EndpointPolicy{Loopback: true},
 		Registries:   []string{registry},
 		DataDir:      dir,
 		Listener:     lis,

@@ -22,10 +22,12 @@ const seriesPerFamily = 10
 const variants = 8
 
 // exposers are all producers of a benchmark, in one process: /SAMPLES/NAME is
-// the endpoint of one of them. It remembers when each was first asked.
+// the endpoint of one of them. It remembers when each was first asked, and, while
+// that is watched, each time.
 type exposers struct {
 	mu     sync.Mutex
 	first  map[string]time.Time
+	times  map[string][]time.Time // nil when they are not watched
 	asked  int
 	bodies map[string][variants]exposed // by the number of samples
 }
@@ -44,6 +46,8 @@ func serveExposers(ctx context.Context, _ string) error {
 	mux.HandleFunc("GET /{samples}/{name}", e.expose)
 	mux.HandleFunc("GET /-/first/{name}", e.tellFirst)
 	mux.HandleFunc("GET /-/counts", e.tellCounts)
+	mux.HandleFunc("GET /-/watch", e.watch)
+	mux.HandleFunc("GET /-/paces/{interval}", e.tellPaces)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() { <-ctx.Done(); _ = server.Close() }()
 	_, port, _ := net.SplitHostPort(lis.Addr().String())
@@ -69,6 +73,9 @@ func (e *exposers) ask(samples, name string) exposed {
 	defer e.mu.Unlock()
 	if _, known := e.first[name]; !known {
 		e.first[strings.Clone(name)] = time.Now()
+	}
+	if e.times != nil {
+		e.times[name] = append(e.times[name], time.Now())
 	}
 	e.asked++
 	bodies, known := e.bodies[samples]

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 	serve := map[string]func(ctx context.Context, dir string) error{
 		"registry": serveRegistry, "etcd": serveEtcd,
 		"collector": serveCollector, "collector-discarding": serveDiscarding, "exposers": serveExposers,
+		"collector-forwarding": serveForwarding, "receiver": serveReceiver,
 	}[os.Getenv(roleVariable)]
 	if serve == nil {
 		os.Exit(m.Run())
@@ -52,7 +53,7 @@ func serveRegistry(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	r, err := registry.New(ctx, registry.Config{Listener: lis, HTTPListener: web, DataDir: dir, Logger: slog.New(slog.DiscardHandler)})
+	r, err := registry.New(ctx, registry.Config{Listener: lis, HTTPListener: web, DataDir: dir, Logger: slog.New(slog.DiscardHandler), Endpoints: registry.EndpointPolicy{Loopback: true}})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/deploy/internal/child"
+	"github.com/rollcall-metrics/rollcall/deploy/internal/receiver"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/collector"
 	"golang.org/x/sync/errgroup"
@@ -68,6 +69,10 @@ type setting struct {
 
 	idle     time.Duration // of Rollcall, if it is another interval
 	discards bool          // Rollcall, without a store
+
+	// forward is the URL of a receiver of remote write; empty for none, but for
+	// vmagent, which cannot be without.
+	forward string
 }
 
 // A kind is one of the subjects, nil where it cannot be had.
@@ -85,20 +90,31 @@ func startRollcall(b *testing.B, s setting, initial []target) *subject {
 	if s.discards {
 		role = "collector-discarding"
 	}
-	r := &subject{registry: registry, stores: !s.discards}
-	r.server = startWith(b, role, b.TempDir(), registry.address)
+	args := []string{registry.address}
+	if s.forward != "" {
+		role, args = "collector-forwarding", append(args, forwarding(b, s.forward))
+	}
+	r := &subject{registry: registry, stores: role == "collector"}
+	r.server = startWith(b, role, b.TempDir(), args...)
 	r.add = func(b *testing.B, all []target) { addToRegistry(b, registry, max(s.interval, s.idle), all) }
 	r.add(b, initial)
 	return r
 }
 
 // serveCollector is a server of this binary: a whole collector.
-func serveCollector(ctx context.Context, dir string) error { return runCollector(ctx, dir, nil) }
+func serveCollector(ctx context.Context, dir string) error { return runCollector(ctx, dir, "", nil) }
 
 // serveDiscarding is one that stores nothing.
-func serveDiscarding(ctx context.Context, dir string) error { return runCollector(ctx, dir, discard{}) }
+func serveDiscarding(ctx context.Context, dir string) error {
+	return runCollector(ctx, dir, "", discard{})
+}
 
-func runCollector(ctx context.Context, dir string, samples collector.Sink) error {
+// serveForwarding is one that stores nothing, and has a configuration with a sink.
+func serveForwarding(ctx context.Context, dir string) error {
+	return runCollector(ctx, dir, os.Args[2], discard{})
+}
+
+func runCollector(ctx context.Context, dir, config string, samples collector.Sink) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(collector.GCPercent)
 	}
@@ -111,13 +127,14 @@ func runCollector(ctx context.Context, dir string, samples collector.Sink) error
 		listen[i] = lis
 	}
 	c, err := collector.New(ctx, collector.Config{
-		ID: "bench", Registries: []string{os.Args[1]}, DataDir: dir, Sink: samples,
-		Listener: listen[0], HTTPListener: listen[1], Logger: slog.New(slog.DiscardHandler),
+		ID: "bench", Registries: []string{os.Args[1]}, DataDir: dir, ConfigFile: config, Sink: samples,
+		Endpoints: collector.EndpointPolicy{Loopback: true},
+		Listener:  listen[0], HTTPListener: listen[1], Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err
 	}
-	go func() { _ = http.Serve(listen[2], nil) }() //nolint:gosec // profiles, until the process ends
+	go func() { _ = http.Serve(listen[2], nil) }()
 	fmt.Println(listen[0].Addr(), listen[1].Addr(), listen[2].Addr())
 	return c.Run(ctx)
 }
@@ -245,17 +262,21 @@ func startPrometheus(b *testing.B, s setting, initial []target) *subject {
 func startAgent(b *testing.B, s setting, initial []target) *subject {
 	b.Helper()
 	list, address := startDirectory(b, initial)
-	taker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	b.Cleanup(taker.Close)
+	forward := s.forward
+	if forward == "" {
+		taker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		b.Cleanup(taker.Close)
+		forward = taker.URL + receiver.Path
+	}
 	dir := b.TempDir()
 	config := filepath.Join(dir, "vmagent.yml")
 	peerConfig(b, config, address, s.interval, 0)
 	web := freePort(b)
 	p := startPeer(b, web, "vmagent", "-promscrape.config="+config, "-promscrape.httpSDCheckInterval="+s.refresh.String(),
-		"-remoteWrite.url="+taker.URL+"/api/v1/write", "-remoteWrite.tmpDataPath="+filepath.Join(dir, "queue"),
+		"-remoteWrite.url="+forward, "-remoteWrite.tmpDataPath="+filepath.Join(dir, "queue"),
 		"-httpListenAddr="+web, "-loggerLevel=ERROR")
 	return &subject{server: p, add: list.add, reload: func(b *testing.B, interval time.Duration) {
 		peerConfig(b, config, address, interval, 0)
@@ -340,7 +361,7 @@ func awaitAsked(b *testing.B, exposers *server, count int, limit time.Duration) 
 
 func fetch(b *testing.B, url string) string {
 	b.Helper()
-	resp, err := http.Get(url) //nolint:gosec // our own
+	resp, err := http.Get(url)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -22,7 +22,8 @@
 //     some lateness of the machine. It is collected to the end, by one collector
 //     each, and at the end nobody is held.
 //
-// Three more tests do one thing each: all of etcd is away for a while; the store of
-// a registry is lost and recovered from what its collectors have kept; and it is
-// set back to a backup.
+// More tests do one thing each: all of etcd is away for a while; the store of
+// a registry is lost and recovered from what its collectors have kept; it is set
+// back to a backup that was saved while it ran; and it is moved to another etcd and
+// back, with the standard tools.
 package soak

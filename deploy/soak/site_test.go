@@ -21,8 +21,12 @@ const (
 	collectors = 2
 )
 
-// etcdCommand is what make bin/etcd builds.
-const etcdCommand = "../../bin/etcd"
+// What make etcd builds.
+const (
+	etcdCommand    = "../../bin/etcd"
+	etcdctlCommand = "../../bin/etcdctl"
+	etcdutlCommand = "../../bin/etcdutl"
+)
 
 // A site is all processes. It belongs to the goroutine that starts them.
 type site struct {
@@ -35,11 +39,13 @@ type site struct {
 // commands builds the services, and returns the directory in which they are.
 func commands(t *testing.T) string {
 	t.Helper()
-	if _, err := os.Stat(etcdCommand); err != nil {
-		if os.Getenv("ROLLCALL_REQUIRE_ALL") == "1" {
-			t.Fatalf("%v: make bin/etcd builds it", err)
+	for _, command := range []string{etcdCommand, etcdctlCommand, etcdutlCommand} {
+		if _, err := os.Stat(command); err != nil {
+			if os.Getenv("ROLLCALL_REQUIRE_ALL") == "1" {
+				t.Fatalf("%v: make etcd builds it", err)
+			}
+			t.Skipf("%v: make etcd builds it", err)
 		}
-		t.Skipf("%v: make bin/etcd builds it", err)
 	}
 	bin := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../services/cmd/registry", "../../services/cmd/collector", "../../services/cmd/rollcall")

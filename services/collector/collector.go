@@ -8,14 +8,12 @@ package collector
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,14 +29,21 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/settings"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/statefile"
+	"github.com/rollcall-metrics/rollcall/services/internal/access"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/auth"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
 	"github.com/rollcall-metrics/rollcall/services/producer"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
+
+// An EndpointPolicy says which addresses may be dialled.
+type EndpointPolicy = endpoint.Policy
 
 // What a test may put in the place of the real thing.
 type (
@@ -90,9 +95,9 @@ type Config struct {
 	SelfID       string
 	SelfEndpoint string
 
-	// AllowRanges are the only address ranges that are pulled; empty: any but
-	// link-local, multicast and unspecified addresses.
-	AllowRanges []netip.Prefix
+	// Endpoints says which addresses are pulled. Its Loopback is for other
+	// collectors, too, which tell their own addresses.
+	Endpoints EndpointPolicy
 
 	// MaxProducers bounds the set; 0: 1,000,000.
 	MaxProducers int
@@ -102,8 +107,31 @@ type Config struct {
 	Retention      time.Duration
 	RetentionBytes int64
 
+	// OutOfOrderWindow is how much older than the newest sample one may be that
+	// comes after a newer one of its series; 0: 10 minutes, negative: not at all.
+	OutOfOrderWindow time.Duration
+
+	// NoStore leaves out the embedded store: there are no queries then.
+	NoStore bool
+
 	// StopGrace bounds the stop; 0: 10 s.
 	StopGrace time.Duration
+
+	// ServerTLS is for both listeners, ClientTLS for registries and the other
+	// collectors; nil: plain text.
+	ServerTLS *tls.Config
+	ClientTLS process.ClientTLS
+
+	// ProducerTLS is for https and grpcs endpoints without a credential that says
+	// more of it; nil trusts the authorities of the system.
+	ProducerTLS process.ClientTLS
+
+	// Introspection serves what shows the inside of the process.
+	Introspection bool
+
+	// Access returns the rules of who may do what that hold now, another value
+	// when they have changed; nil: everybody may do everything.
+	Access func() *access.Rules
 
 	Logger  *slog.Logger
 	Metrics *prometheus.Registry
@@ -113,6 +141,9 @@ type Config struct {
 	DialRegistry func(ctx context.Context, address string) (net.Conn, error)
 	DialPeer     func(ctx context.Context, address string) (net.Conn, error)
 	DialProducer func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// DialSink makes connections to sinks; nil: TCP.
+	DialSink func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Sink, if set, is used in place of the embedded store; there are no
 	// queries then.
@@ -128,10 +159,10 @@ type Config struct {
 
 // The defaults of a Config.
 const (
-	DefaultMaxProducers = 1_000_000
-	DefaultRetention    = 15 * 24 * time.Hour
-	DefaultStopGrace    = 10 * time.Second
-	outOfOrderWindow    = 10 * time.Minute
+	DefaultMaxProducers     = 1_000_000
+	DefaultRetention        = 15 * 24 * time.Hour
+	DefaultStopGrace        = 10 * time.Second
+	DefaultOutOfOrderWindow = 10 * time.Minute
 )
 
 // GCPercent is what a process that is a collector sets by debug.SetGCPercent
@@ -145,14 +176,17 @@ type Collector struct {
 	instance assignment.InstanceID
 
 	state    *statefile.File
-	tsdb     *sink.TSDB // nil with Config.Sink
+	tsdb     *sink.TSDB // nil with Config.Sink and Config.NoStore
+	sinks    *sinks
 	scraper  *scrape.Scraper
 	schedule *schedule.Schedule
 	members  *membership.Membership
 	follower *follow.Follower
-	fleet    *peers.Fleet // nil with Config.Sink
+	fleet    *peers.Fleet // nil with Config.Sink and Config.NoStore
 	server   *grpc.Server
+	health   *health.Server
 	web      *http.ServeMux
+	porter   *auth.Porter
 
 	configuration *configuration
 }
@@ -183,9 +217,12 @@ func New(_ context.Context, c Config) (*Collector, error) {
 		return nil, err
 	}
 	k := &Collector{config: c, instance: assignment.InstanceID(uuid.NewString())}
-	state, err := k.open()
+	state, err := k.open() //nolint:contextcheck // what it opens outlives the call that opens it
 	if err == nil {
-		err = k.assemble(state, first)
+		err = k.assembleSinks(first)
+	}
+	if err == nil {
+		err = k.assemble(state, first) //nolint:contextcheck // the interceptors that it makes take each call's own context
 	}
 	if err != nil {
 		k.close()
@@ -194,58 +231,17 @@ func New(_ context.Context, c Config) (*Collector, error) {
 	return k, nil
 }
 
-// open opens what is on disk.
-func (k *Collector) open() (*statefile.State, error) {
-	c := k.config
-	file, state, err := statefile.Open(statefile.Config{
-		Dir:          filepath.Join(c.DataDir, "state"),
-		Collector:    assignment.CollectorID(c.ID),
-		MaxProducers: c.MaxProducers,
-		Logger:       c.Logger,
-		FS:           c.StateFS,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the state: %w", err)
-	}
-	k.state = file
-	if c.Sink != nil {
-		return state, nil
-	}
-	k.tsdb, err = openSamples(c)
-	if err != nil {
-		return nil, fmt.Errorf("open the sample store: %w", err)
-	}
-	return state, nil
-}
-
-// openSamples opens the sample store. One that is damaged is put aside: what is
-// collected from now on matters more than that nothing is collected.
-func openSamples(c Config) (*sink.TSDB, error) {
-	config := sink.TSDBConfig{
-		Dir:              filepath.Join(c.DataDir, "tsdb"),
-		Retention:        c.Retention,
-		RetentionBytes:   c.RetentionBytes,
-		OutOfOrderWindow: outOfOrderWindow,
-		Logger:           c.Logger,
-		Registerer:       c.Metrics,
-	}
-	db, err := sink.OpenTSDB(config)
-	if err == nil || errors.Is(err, sink.ErrLocked) {
-		return db, err
-	}
-	aside := config.Dir + ".damaged"
-	c.Logger.Error("the sample store cannot be opened and is put aside", "dir", config.Dir, "aside", aside, "error", err)
-	if err := errors.Join(os.RemoveAll(aside), os.Rename(config.Dir, aside)); err != nil {
-		return nil, err
-	}
-	return sink.OpenTSDB(config)
-}
-
 func (k *Collector) assemble(state *statefile.State, first *settings.Settings) error {
 	c := k.config
 	k.assembleCollecting(state, setupOf(first))
 	k.assembleConfiguration(first)
-	k.server, _ = process.NewGRPCServer(process.GRPCConfig{Logger: c.Logger, Registerer: c.Metrics})
+	k.porter = auth.Assemble(c.Access, assignment.CollectorID(c.ID), c.Logger, c.Metrics)
+	k.server, k.health = process.NewGRPCServer(process.GRPCConfig{
+		Logger: c.Logger, Registerer: c.Metrics, TLS: c.ServerTLS, Introspection: c.Introspection,
+		Tap:    k.porter.Tap(),
+		Unary:  []grpc.UnaryServerInterceptor{k.porter.Unary()},
+		Stream: []grpc.StreamServerInterceptor{k.porter.Stream()},
+	})
 	api.New(api.Config{
 		Collector:    assignment.CollectorID(c.ID),
 		Instance:     k.instance,
@@ -254,9 +250,14 @@ func (k *Collector) assemble(state *statefile.State, first *settings.Settings) e
 		Subscription: k.subscription,
 		Testify:      k.schedule.Testify,
 		Selector:     k.selector(),
+		Store:        k.store(),
 
 		Configuration: k.configuration,
+		Sinks:         places{k},
 	}).Register(k.server)
+	for name := range k.server.GetServiceInfo() {
+		k.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING) // the state is loaded, and nobody else is needed
+	}
 	k.web = http.NewServeMux()
 	process.AddProbes(k.web, c.Metrics, func() error { return nil })
 	if c.SelfID != "" {
@@ -265,7 +266,11 @@ func (k *Collector) assemble(state *statefile.State, first *settings.Settings) e
 		k.web.Handle("/", probes)
 		k.web.Handle("/metrics", producer.Identify(c.SelfID, probes))
 	}
+	if c.Introspection {
+		process.AddProfiles(k.web)
+	}
 	if k.tsdb == nil {
+		addNoStore(k.web)
 		return nil
 	}
 	k.assembleFleet()
@@ -293,25 +298,23 @@ func (k *Collector) assembleCollecting(state *statefile.State, setup scrape.Setu
 	c := k.config
 	scrapes, collections, set, following := scrape.NewMetrics(), schedule.NewMetrics(), membership.NewMetrics(), follow.NewMetrics()
 	c.Metrics.MustRegister(scrapes, collections, set, following)
-	var samples Sink = k.tsdb
-	if c.Sink != nil {
-		samples = c.Sink
-	}
 	k.scraper = scrape.New(scrape.Config{
-		Sink:        samples,
+		Sink:        k.sinks.fanout,
 		Setup:       setup,
 		DialContext: c.DialProducer,
-		CheckAddr:   endpoint.Policy{Allow: c.AllowRanges}.CheckAddr,
+		TLS:         c.ProducerTLS,
+		CheckAddr:   c.Endpoints.CheckAddr,
 		CollectorID: assignment.CollectorID(c.ID),
 		UserAgent:   "rollcall-collector/" + process.Version,
 		Logger:      c.Logger,
 		Metrics:     scrapes,
 	})
 	k.schedule = schedule.New(schedule.Config{
-		Opener:   k.scraper,
-		Metrics:  collections,
-		Panicked: k.panicked,
-		Now:      c.Now,
+		Opener:    k.scraper,
+		StopGrace: c.StopGrace / 4, // the sinks need some of it, too
+		Metrics:   collections,
+		Panicked:  k.panicked,
+		Now:       c.Now,
 
 		TargetCollected: func() { k.follower.TargetCollected() },
 	})
@@ -326,6 +329,9 @@ func (k *Collector) assembleCollecting(state *statefile.State, setup scrape.Setu
 	k.follower = follow.New(follow.Config{
 		Addresses: c.Registries,
 		Dial:      c.DialRegistry,
+
+		Credentials: c.ClientTLS.Credentials(),
+
 		Collector: wire.CollectorInfo{
 			ID:                    assignment.CollectorID(c.ID),
 			Instance:              k.instance,
@@ -350,12 +356,20 @@ func (k *Collector) Run(ctx context.Context) error {
 	c.Logger.InfoContext(ctx, "the collector runs", "collector", c.ID, "address", c.Listener.Addr().String(),
 		"version", process.Version, "instance", k.instance, "resumed", k.schedule.Len())
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return k.schedule.Run(ctx) })
+	context.AfterFunc(ctx, k.health.Shutdown)
+	collected := make(chan struct{})
+	group.Go(func() error {
+		defer close(collected)
+		return k.schedule.Run(ctx)
+	})
 	group.Go(func() error { return k.members.Run(ctx) })
 	group.Go(func() error { return k.follower.Run(ctx) })
+	group.Go(func() error { return k.sinks.Run(ctx, collected) })
 	group.Go(func() error { return process.ServeGRPC(ctx, k.server, c.Listener, c.StopGrace) })
 	if c.HTTPListener != nil {
-		group.Go(func() error { return process.ServeHTTP(ctx, k.web, c.HTTPListener, c.StopGrace, c.Logger) })
+		group.Go(func() error {
+			return process.ServeHTTP(ctx, k.porter.Handler(k.web), process.SecureHTTP(c.HTTPListener, c.ServerTLS), c.StopGrace, c.Logger)
+		})
 	}
 	if k.fleet != nil {
 		group.Go(func() error { return k.fleet.Run(ctx) })
@@ -366,26 +380,6 @@ func (k *Collector) Run(ctx context.Context) error {
 	err := group.Wait()
 	c.Logger.InfoContext(ctx, "the collector has stopped", "collector", c.ID, "error", err)
 	return err
-}
-
-// close closes what is on disk, last of all.
-func (k *Collector) close() {
-	if k.scraper != nil {
-		k.scraper.Close()
-	}
-	if k.fleet != nil {
-		k.fleet.Close()
-	}
-	if k.tsdb != nil {
-		if err := k.tsdb.Close(); err != nil {
-			k.config.Logger.Error("could not close the sample store", "error", err)
-		}
-	}
-	if k.state != nil {
-		if err := k.state.Close(); err != nil {
-			k.config.Logger.Error("could not close the state", "error", err)
-		}
-	}
 }
 
 func (k *Collector) panicked(id assignment.ProducerID, value any, stack []byte) {

@@ -92,7 +92,8 @@ func TestCredentialsAreReloaded(t *testing.T) {
 
 	registered, lis, web := listen(t), listen(t), listen(t)
 	r, err := registry.New(t.Context(), registry.Config{
-		Listener: registered, Memory: registry.NewMemoryStore(), Logger: quiet, Metrics: prometheus.NewRegistry(),
+		Listener: registered, Memory: registry.NewMemoryStore(), Endpoints: registry.EndpointPolicy{Loopback: true},
+		Logger: quiet, Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +101,8 @@ func TestCredentialsAreReloaded(t *testing.T) {
 	begin(t, r.Run)
 	k, err := collector.New(t.Context(), collector.Config{
 		ID: "c-1", Registries: []string{registered.Addr().String()}, DataDir: t.TempDir(), ConfigFile: filepath.Join(dir, "collector.yaml"),
-		Listener: lis, HTTPListener: web, Advertise: lis.Addr().String(), Logger: quiet,
+		Endpoints: collector.EndpointPolicy{Loopback: true},
+		Listener:  lis, HTTPListener: web, Advertise: lis.Addr().String(), Logger: quiet,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -10,13 +10,15 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/query"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sink"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 )
 
 // selector gives others what is in this collector's own store.
 func (k *Collector) selector() *peers.Server {
 	c := peers.ServerConfig{
 		Self:   assignment.CollectorID(k.config.ID),
-		Closed: func(err error) bool { return errors.Is(err, sink.ErrClosed) },
+		Closed: func(err error) bool { return errors.Is(err, sink.ErrClosed) || errors.Is(err, sink.ErrUnavailable) },
 	}
 	if k.tsdb != nil {
 		c.Store = k.tsdb
@@ -27,6 +29,9 @@ func (k *Collector) selector() *peers.Server {
 // assembleFleet makes what asks the others.
 func (k *Collector) assembleFleet() {
 	c := k.config
+	if c.DialPeer == nil {
+		c.DialPeer = process.DialWithin(endpoint.Policy{Loopback: c.Endpoints.Loopback, Deny: c.Endpoints.Deny})
+	}
 	asking := peers.NewMetrics()
 	c.Metrics.MustRegister(asking)
 	k.fleet = peers.New(peers.Config{
@@ -34,6 +39,7 @@ func (k *Collector) assembleFleet() {
 		Registries:   c.Registries,
 		DialRegistry: c.DialRegistry,
 		DialPeer:     c.DialPeer,
+		Credentials:  c.ClientTLS.Credentials(),
 		Local:        k.tsdb,
 		ScopeOf:      func(ctx context.Context) peers.Scope { return peers.Scope(query.ScopeOf(ctx)) },
 		Logger:       c.Logger,

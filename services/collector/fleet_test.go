@@ -56,7 +56,8 @@ func startFleet(t *testing.T) (queries []string) {
 	quiet := slog.New(slog.DiscardHandler)
 	registered := listen(t)
 	r, err := registry.New(t.Context(), registry.Config{
-		Listener: registered, Memory: registry.NewMemoryStore(), Logger: quiet, Metrics: prometheus.NewRegistry(),
+		Listener: registered, Memory: registry.NewMemoryStore(), Endpoints: registry.EndpointPolicy{Loopback: true},
+		Logger: quiet, Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +72,8 @@ func startFleet(t *testing.T) (queries []string) {
 		lis, web := listen(t), listen(t)
 		k, err := collector.New(t.Context(), collector.Config{
 			ID: fmt.Sprintf("c-%d", i+1), Registries: []string{registered.Addr().String()}, DataDir: t.TempDir(),
-			Listener: lis, HTTPListener: web, Advertise: lis.Addr().String(), Logger: quiet,
+			Endpoints: collector.EndpointPolicy{Loopback: true},
+			Listener:  lis, HTTPListener: web, Advertise: lis.Addr().String(), Logger: quiet,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -24,7 +24,8 @@ func TestProgramThatSpeaksColumns(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	registered, lis, web, own := listen(t), listen(t), listen(t), listen(t)
 	r, err := registry.New(t.Context(), registry.Config{
-		Listener: registered, Memory: registry.NewMemoryStore(), Logger: quiet, Metrics: prometheus.NewRegistry(),
+		Listener: registered, Memory: registry.NewMemoryStore(), Endpoints: registry.EndpointPolicy{Loopback: true},
+		Logger: quiet, Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +33,8 @@ func TestProgramThatSpeaksColumns(t *testing.T) {
 	begin(t, r.Run)
 	k, err := collector.New(t.Context(), collector.Config{
 		ID: "c-1", Registries: []string{registered.Addr().String()}, DataDir: t.TempDir(),
-		Listener: lis, HTTPListener: web, Advertise: lis.Addr().String(), Logger: quiet,
+		Endpoints: collector.EndpointPolicy{Loopback: true},
+		Listener:  lis, HTTPListener: web, Advertise: lis.Addr().String(), Logger: quiet,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ var ErrConfiguration = errors.New("the configuration file is refused")
 type configuration struct {
 	path    string // empty for none
 	apply   func(scrape.Setup)
+	sinks   func(*settings.Settings) error
 	refresh func()
 	logger  *slog.Logger
 
@@ -96,6 +97,9 @@ func (k *configuration) Reload() error {
 	k.reloading.Lock()
 	defer k.reloading.Unlock()
 	s, err := loadSettings(k.path)
+	if err == nil {
+		err = k.sinks(s) // the only part that can still refuse
+	}
 	if err != nil {
 		k.logger.Error("the configuration was not reloaded", "error", err)
 		k.successful.Set(0)
@@ -137,5 +141,6 @@ func (k *Collector) Reload() error { return k.configuration.Reload() }
 func (k *Collector) assembleConfiguration(first *settings.Settings) {
 	k.configuration = newConfiguration(k.config, first)
 	k.configuration.apply = k.scraper.Configure
+	k.configuration.sinks = k.sinks.apply
 	k.configuration.refresh = k.schedule.Refresh
 }

@@ -30,7 +30,9 @@ func (k *Collector) registerSelf(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	err := producer.Keep(ctx, producer.Config{Registries: c.Registries, Dial: c.DialRegistry, Logger: c.Logger}, producer.Registration{
+	err := producer.Keep(ctx, producer.Config{
+		Registries: c.Registries, Dial: c.DialRegistry, Credentials: c.ClientTLS.Credentials(), Logger: c.Logger,
+	}, producer.Registration{
 		ID:       c.SelfID,
 		Endpoint: c.SelfEndpoint,
 		Labels:   map[string]string{"job": "rollcall-collector"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -240,26 +239,6 @@ func TestExposeIsBounded(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-// A program answers collectors over gRPC, and registers the endpoint at which it
-// does.
-func ExampleExpose() {
-	requests := prometheus.NewCounter(prometheus.CounterOpts{Name: "requests_total", Help: "Requests."})
-	prometheus.MustRegister(requests)
-
-	lis, err := net.Listen("tcp", ":9100")
-	if err != nil {
-		return
-	}
-	server := grpc.NewServer()
-	producer.Expose(server, "shop/checkout-1", prometheus.DefaultGatherer)
-	go func() { _ = server.Serve(lis) }()
-	defer server.Stop()
-
-	_ = producer.Keep(context.Background(),
-		producer.Config{Registries: []string{"registry:7400"}, Logger: slog.Default()},
-		producer.Registration{ID: "shop/checkout-1", Endpoint: "grpc://shop-1:9100"})
 }
 
 // BenchmarkExpose is what an answer costs a producer: gathering, and then a text

@@ -17,7 +17,9 @@ import (
 func TestExternal(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.Options{})
 	cluster.KillAll()
-	config := registry.Config{Etcd: &registry.EtcdConfig{Endpoints: cluster.Endpoints()}}
+	config := registry.Config{
+		Etcd: &registry.EtcdConfig{Endpoints: cluster.Endpoints()}, Endpoints: registry.EndpointPolicy{Loopback: true},
+	}
 	one, stopOne := startReal(t, config)
 	defer stopOne()
 	two, stopTwo := startReal(t, config)

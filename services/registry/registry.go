@@ -7,18 +7,19 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rollcall-metrics/rollcall/services/internal/access"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/auth"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
@@ -44,8 +45,8 @@ type Config struct {
 	HTTPListener net.Listener
 
 	// Exactly one of DataDir, Memory and Etcd is set: where the roster is. DataDir
-	// is where a store embedded in this process keeps its files. Etcd is one that
-	// any number of registries share.
+	// is where a store embedded in this process keeps its files, and a unix socket,
+	// etcd.sock, for etcdctl. Etcd is one that any number of registries share.
 	DataDir string
 	Memory  *MemoryStore
 	Etcd    *EtcdConfig
@@ -62,9 +63,9 @@ type Config struct {
 	SelfID       string
 	SelfEndpoint string
 
-	// AllowRanges are the only address ranges that endpoints may lie in; empty:
-	// any but link-local, multicast and unspecified addresses.
-	AllowRanges []netip.Prefix
+	// Endpoints says which addresses producers may have. Its Loopback is for
+	// collectors, too, which the registry asks.
+	Endpoints EndpointPolicy
 
 	// Heartbeat is the interval of heartbeats; 0: 5 s.
 	Heartbeat time.Duration
@@ -81,11 +82,29 @@ type Config struct {
 	MaxSnapshots int
 
 	// RegistrationRate is how many registrations a second are taken from one
-	// address; 0: as many as come.
+	// identity or, where nobody is asked, address; 0: as many as come.
 	RegistrationRate int
+
+	// MaxProducers is how many producers may count for one identity whose rule does
+	// not say; 0: as many as come. MaxLabelBytes is how many bytes all names and
+	// values of a producer's labels may have; 0: DefaultMaxLabelBytes.
+	MaxProducers  int
+	MaxLabelBytes int
 
 	// StopGrace bounds the stop; 0: 10 s.
 	StopGrace time.Duration
+
+	// ServerTLS is for both listeners, ClientTLS for the collectors that are asked;
+	// nil: plain text.
+	ServerTLS *tls.Config
+	ClientTLS process.ClientTLS
+
+	// Introspection serves what shows the inside of the process.
+	Introspection bool
+
+	// Access returns the rules of who may do what that hold now, another value
+	// when they have changed; nil: everybody may do everything.
+	Access func() *access.Rules
 
 	Logger  *slog.Logger
 	Metrics *prometheus.Registry
@@ -93,6 +112,9 @@ type Config struct {
 
 // Times are when the registry does something by itself.
 type Times = leader.Times
+
+// An EndpointPolicy says which addresses may be dialled.
+type EndpointPolicy = endpoint.Policy
 
 // The defaults of a Config.
 const (
@@ -105,6 +127,8 @@ const (
 
 	DefaultMaxSnapshots     = api.DefaultMaxSnapshots
 	DefaultRegistrationRate = api.DefaultRegistrationRate
+	DefaultMaxProducers     = api.DefaultMaxProducers
+	DefaultMaxLabelBytes    = wire.MaxLabelBytes
 )
 
 // A Registry is one registry process.
@@ -117,7 +141,7 @@ type Registry struct {
 	asker     *witness.Asker
 	server    *grpc.Server
 	health    *health.Server
-	web       *http.ServeMux
+	web       http.Handler
 	store     *store.Store
 }
 
@@ -165,6 +189,9 @@ func (c *Config) check() error {
 	if c.MaxSnapshots < 0 || c.RegistrationRate < 0 {
 		return fmt.Errorf("%d snapshots, %d registrations a second: want 0 or more", c.MaxSnapshots, c.RegistrationRate)
 	}
+	if c.MaxProducers < 0 || c.MaxLabelBytes < 0 || c.MaxLabelBytes > DefaultMaxLabelBytes {
+		return fmt.Errorf("%d producers, %d bytes of labels: want 0 or more, and at most %d bytes", c.MaxProducers, c.MaxLabelBytes, DefaultMaxLabelBytes)
+	}
 	if c.SelfID == "" {
 		return nil
 	}
@@ -177,29 +204,11 @@ func (c *Config) check() error {
 	return nil
 }
 
-func openStore(ctx context.Context, c Config) (*store.Store, error) {
-	var s *store.Store
-	var err error
-	switch {
-	case c.Memory != nil:
-		return c.Memory.OpenFaulty(c.MemoryFaults), nil
-	case c.Etcd != nil:
-		external := *c.Etcd
-		external.Logger = c.Logger
-		s, err = store.OpenExternal(ctx, external)
-	default:
-		s, err = store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: c.DataDir, QuotaBytes: c.QuotaBytes, Logger: c.Logger})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
-	return s, nil
-}
-
 func (r *Registry) assemble() {
 	c := r.config
 	metrics, leaderMetrics, apiMetrics := registrar.NewMetrics(), leader.NewMetrics(), api.NewMetrics()
 	c.Metrics.MustRegister(metrics, leaderMetrics, apiMetrics)
+	porter := auth.Assemble(c.Access, "", c.Logger, c.Metrics)
 	r.registrar = registrar.New(registrar.Config{
 		Store:       r.store,
 		Feed:        r.feed,
@@ -212,9 +221,9 @@ func (r *Registry) assemble() {
 		Metrics:     metrics,
 	})
 	if c.DialCollector == nil {
-		c.DialCollector = dialCollector
+		c.DialCollector = process.DialWithin(endpoint.Policy{Loopback: c.Endpoints.Loopback, Deny: c.Endpoints.Deny})
 	}
-	r.asker = witness.New(c.DialCollector)
+	r.asker = witness.New(c.DialCollector, c.ClientTLS.Credentials())
 	r.leader = leader.New(leader.Config{
 		Registrar:  r.registrar,
 		Asker:      r.asker,
@@ -227,43 +236,45 @@ func (r *Registry) assemble() {
 	r.server, r.health = process.NewGRPCServer(process.GRPCConfig{
 		Logger:     c.Logger,
 		Registerer: c.Metrics,
-		Unary:      []grpc.UnaryServerInterceptor{api.UnaryErrors(c.Logger)},
-		Stream:     []grpc.StreamServerInterceptor{api.StreamErrors(c.Logger)},
+		Tap:        porter.Tap(),
+		Unary:      []grpc.UnaryServerInterceptor{porter.Unary(), api.UnaryErrors(c.Logger)},
+		Stream:     []grpc.StreamServerInterceptor{porter.Stream(), api.StreamErrors(c.Logger)},
 		Options:    []grpc.ServerOption{grpc.ForceServerCodecV2(wire.Codec())},
+
+		TLS:           c.ServerTLS,
+		Introspection: c.Introspection,
 	})
 	api.New(api.Config{
 		Registrar:  r.registrar,
 		Instance:   r.instance,
-		Endpoints:  endpoint.Policy{Allow: c.AllowRanges},
+		Endpoints:  c.Endpoints,
 		RenewAfter: renewAfter,
 		Heartbeat:  c.Heartbeat,
 
 		MaxSnapshots:     c.MaxSnapshots,
 		RegistrationRate: c.RegistrationRate,
+		MaxProducers:     c.MaxProducers,
+		MaxLabelBytes:    c.MaxLabelBytes,
 
 		Logger:  c.Logger,
 		Metrics: apiMetrics,
 	}).Register(r.server)
-	r.web = http.NewServeMux()
-	probes := http.NewServeMux()
-	process.AddProbes(probes, c.Metrics, r.ready)
-	r.web.Handle("/", probes)
-	if c.SelfID != "" {
-		r.web.Handle("/metrics", producer.Identify(c.SelfID, probes))
-	}
+	r.assembleWeb(porter)
 }
 
-// dialCollector connects to where a collector says it answers, unless that is an
-// address at which none can be.
-func dialCollector(ctx context.Context, address string) (net.Conn, error) {
-	d := net.Dialer{ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(resolved)
-		if err != nil {
-			return err
-		}
-		return endpoint.Policy{}.CheckAddr(at.Addr())
-	}}
-	return d.DialContext(ctx, "tcp", address)
+func (r *Registry) assembleWeb(porter *auth.Porter) {
+	c := r.config
+	web := http.NewServeMux()
+	probes := http.NewServeMux()
+	process.AddProbes(probes, c.Metrics, r.ready)
+	web.Handle("/", probes)
+	if c.SelfID != "" {
+		web.Handle("/metrics", producer.Identify(c.SelfID, probes))
+	}
+	if c.Introspection {
+		process.AddProfiles(web)
+	}
+	r.web = porter.Handler(web)
 }
 
 // ready is nil once the roll is known.
@@ -294,7 +305,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	servers.Go(func() error { return process.ServeGRPC(serving, r.server, c.Listener, c.StopGrace) })
 	if c.HTTPListener != nil {
 		servers.Go(func() error {
-			return process.ServeHTTP(serving, r.web, c.HTTPListener, c.StopGrace, c.Logger)
+			return process.ServeHTTP(serving, r.web, process.SecureHTTP(c.HTTPListener, c.ServerTLS), c.StopGrace, c.Logger)
 		})
 	}
 	servers.Go(func() error { return r.announce(serving) })

@@ -47,6 +47,9 @@ func start(t *testing.T, c registry.Config) *process {
 		p.err = r.Run(ctx)
 	}()
 	conn, err := grpc.NewClient("passthrough:///registry", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		// Windows that stay: one that grows with the luck of the measured bandwidth takes all
+		// that a slow reader is sent.
+		grpc.WithInitialWindowSize(1<<16), grpc.WithInitialConnWindowSize(1<<16),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.lis.DialContext(ctx) }))
 	if err != nil {
 		t.Fatal(err)

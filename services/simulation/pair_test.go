@@ -341,6 +341,7 @@ func TestPlannedStop(t *testing.T) {
 		start := time.Now()
 		w.pass(time.Minute)
 		r.terminate(t)
+		w.pass(time.Millisecond) // the collector has heard it
 		if n := c.metric(t, "rollcall_collector_subscriptions_ended_total", "go_away"); n != 1 {
 			t.Errorf("%v streams ended by a GoAway", n)
 		}

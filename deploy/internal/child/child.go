@@ -30,6 +30,17 @@ type Service struct {
 	HTTP string // host:port
 	Log  string // path
 	Args []string
+
+	// Ready is the path at HTTP that answers 200 when it is ready; /readyz if it is
+	// empty.
+	Ready string
+}
+
+func (s *Service) readyURL() string {
+	if s.Ready == "" {
+		return "http://" + s.HTTP + "/readyz"
+	}
+	return "http://" + s.HTTP + s.Ready
 }
 
 // CommandLine is what starts the service by hand.
@@ -145,7 +156,7 @@ func AwaitReady(ctx context.Context, all ...*Child) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for _, c := range all {
-		for !answers(ctx, "http://"+c.HTTP+"/readyz") {
+		for !answers(ctx, c.readyURL()) {
 			for _, d := range all {
 				if d.Ended() {
 					return fmt.Errorf("%s ended at its start: %s: %s (see %s)", d.Name, d.How(), lastLine(d.Log), d.Log)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,7 +22,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rollcall-metrics/rollcall/services/internal/authority"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -35,6 +42,7 @@ func TestCommand(t *testing.T) {
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(4 * patience),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"certify":   certify,
 			"free":      free,
 			"exits":     exits,
 			"await":     await,
@@ -76,6 +84,26 @@ func free(ts *testscript.TestScript, _ bool, names []string) {
 	}
 }
 
+// certify DIR NAME...: write the certificate of the collector a for these names, its
+// key and its authority, and a reader's into DIR/reader, with which await asks from
+// then on.
+func certify(ts *testscript.TestScript, _ bool, args []string) {
+	a, _, err := authority.New(authority.DefaultTrustDomain, time.Now(), 1)
+	ts.Check(err)
+	ts.Setenv("CLIENT", filepath.Join(ts.MkAbs(args[0]), "reader"))
+	for dir, request := range map[string]authority.Request{
+		ts.MkAbs(args[0]):   {Role: "collector", ID: "a", DNS: args[1:], IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Days: 1},
+		ts.Getenv("CLIENT"): {Role: "reader", ID: "somebody", Days: 1},
+	} {
+		pair, err := a.Issue(request, time.Now())
+		ts.Check(err)
+		ts.Check(os.MkdirAll(dir, 0o700))
+		for name, content := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": a.Certificate()} {
+			ts.Check(os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		}
+	}
+}
+
 // exits CODE COMMAND...: run a command, and expect that it ends with this code
 // and says one line on standard error that begins with its name.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
@@ -95,8 +123,16 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // await URL [REGEXP]: until the URL answers 200 with such a body.
 func await(ts *testscript.TestScript, _ bool, args []string) {
 	want := regexp.MustCompile(strings.Join(args[1:], " "))
+	// Whose certificate it is, is tested elsewhere.
+	config := &tls.Config{InsecureSkipVerify: true}
+	if dir := ts.Getenv("CLIENT"); dir != "" {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		ts.Check(err)
+		config.Certificates = []tls.Certificate{pair}
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 	poll(ts, func() error {
-		resp, err := http.Get(args[0])
+		resp, err := client.Get(args[0])
 		if err != nil {
 			return err
 		}
@@ -148,8 +184,8 @@ func hangup(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// lead NAME: run a registry in this process, at the address that the variable
-// is set to. lead off: stop it.
+// lead NAME [DIR]: run a registry in this process, with the certificate in a
+// directory, and set the variable to its address. lead off: stop it.
 func lead(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "off" {
 		stop, ok := leading.LoadAndDelete(ts.Name())
@@ -161,13 +197,24 @@ func lead(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	r, err := registry.New(ctx, registry.Config{
+	config := registry.Config{
 		Listener:  lis,
 		Memory:    registry.NewMemoryStore(),
+		Endpoints: registry.EndpointPolicy{Loopback: true},
 		Heartbeat: 200 * time.Millisecond,
 		Logger:    slog.New(slog.DiscardHandler),
-	})
+	}
+	if len(args) > 1 {
+		dir := ts.MkAbs(args[1])
+		identity, err := process.LoadIdentity(process.IdentityFiles{
+			Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt"),
+		})
+		ts.Check(err)
+		config.ServerTLS = identity.Server(process.NewRefusals(config.Logger, prometheus.NewRegistry()))
+		config.ClientTLS = identity.Client()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r, err := registry.New(ctx, config)
 	ts.Check(err)
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/registry"
@@ -17,7 +18,7 @@ import (
 type etcdFlags struct {
 	EtcdEndpoints    []string `name:"etcd-endpoints" group:"etcd" placeholder:"URL" help:"Keep the roll in the etcd with these members, in place of --data-dir (repeatable, or with commas): all https://host:port, or all http://host:port, for which addresses beyond this host need --insecure. While it cannot be reached the registry runs and is not ready."`
 	EtcdCACert       string   `name:"etcd-cacert" group:"etcd" placeholder:"FILE" help:"Take only members with a certificate of these authorities (PEM). Default: those of the system."`
-	EtcdCert         string   `name:"etcd-cert" group:"etcd" placeholder:"FILE" help:"Show this certificate to the members (PEM), with --etcd-key. Both are read anew for each connection."`
+	EtcdCert         string   `name:"etcd-cert" group:"etcd" placeholder:"FILE" help:"Show this certificate to the members (PEM), with --etcd-key. They and --etcd-cacert are read anew for each connection."`
 	EtcdKey          string   `name:"etcd-key" group:"etcd" placeholder:"FILE" help:"The key of --etcd-cert (PEM)."`
 	EtcdUsername     string   `name:"etcd-username" group:"etcd" placeholder:"NAME" help:"Authenticate as this user of etcd. It needs to read and write all keys that begin with /rollcall/v1/."`
 	EtcdPasswordFile string   `name:"etcd-password-file" group:"etcd" placeholder:"FILE" help:"Its password is the first line of this file."`
@@ -67,43 +68,58 @@ func exposed(endpoint string) bool {
 }
 
 // tls is how https endpoints are spoken to; nil when no flag says anything of it.
-func (f *etcdFlags) tls() (*tls.Config, error) {
+// The files are read anew for each connection, so that what runs out can be
+// replaced.
+func (f *etcdFlags) tls() (process.ClientTLS, error) {
 	if f.EtcdCACert == "" && f.EtcdCert == "" && f.EtcdKey == "" {
-		return nil, nil //nolint:nilnil // as the system does
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.EtcdCACert != "" {
-		authorities, err := os.ReadFile(f.EtcdCACert)
-		if err != nil {
-			return nil, process.Refusef("--etcd-cacert: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(authorities) {
-			return nil, process.Refusef("--etcd-cacert %s: no certificate is in it", f.EtcdCACert)
-		}
+		return nil, nil // as the system does
 	}
 	if (f.EtcdCert == "") != (f.EtcdKey == "") {
 		return nil, process.Refusef("--etcd-cert and --etcd-key: want both or neither")
 	}
-	if f.EtcdCert == "" {
-		return c, nil
-	}
-	load := func() (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(f.EtcdCert, f.EtcdKey)
-		return &pair, err
-	}
-	if _, err := load(); err != nil {
-		return nil, process.Refusef("--etcd-cert %s, --etcd-key %s: %w", f.EtcdCert, f.EtcdKey, err)
-	}
-	// Anew for each connection, so that one that runs out can be replaced.
-	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		pair, err := load()
-		if err != nil {
-			return nil, fmt.Errorf("the certificate for etcd: %w", err)
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.EtcdCert != "" {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(f.EtcdCert, f.EtcdKey)
+			if err != nil {
+				return nil, fmt.Errorf("the certificate for etcd: %w", err)
+			}
+			return &pair, nil
 		}
-		return pair, nil
+		if _, err := c.GetClientCertificate(nil); err != nil {
+			return nil, process.Refusef("--etcd-cert %s, --etcd-key %s: %w", f.EtcdCert, f.EtcdKey, err)
+		}
 	}
-	return c, nil
+	if f.EtcdCACert == "" {
+		return func() *tls.Config { return c }, nil
+	}
+	authorities, err := f.authorities()
+	if err != nil {
+		return nil, err
+	}
+	var last atomic.Pointer[x509.CertPool]
+	last.Store(authorities)
+	return func() *tls.Config {
+		if fresh, err := f.authorities(); err == nil {
+			last.Store(fresh) // else those from before
+		}
+		now := c.Clone()
+		now.RootCAs = last.Load()
+		return now
+	}, nil
+}
+
+// authorities are those of the file.
+func (f *etcdFlags) authorities() (*x509.CertPool, error) {
+	content, err := os.ReadFile(f.EtcdCACert)
+	if err != nil {
+		return nil, process.Refusef("--etcd-cacert: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, process.Refusef("--etcd-cacert %s: no certificate is in it", f.EtcdCACert)
+	}
+	return pool, nil
 }
 
 // password is in a file, as the command line can be read by everybody on the

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"os"
 	"strconv"
 	"time"
@@ -32,7 +31,8 @@ share one etcd, and each serves everything:
 
   registry --name a --etcd-endpoints https://e1:2379,https://e2:2379,https://e3:2379
 
-Every flag is also an environment variable, named behind it.
+Every flag is also an environment variable, named behind it. "registry health" asks
+a running one whether it is ready.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 refused its configuration.`
 
@@ -52,7 +52,10 @@ type flags struct {
 
 	RegistrationRate int `default:"${registrations}" group:"produce" help:"Take at most this many registrations and renewals a second from one address, of which five seconds' worth may come at once; others are told when to come back. 0: as many as come."`
 
-	AllowEndpointRange []netip.Prefix `group:"produce" placeholder:"CIDR" help:"Take only endpoints with addresses in these ranges (repeatable). Default: all but link-local, multicast and unspecified addresses. Names are checked by the collector when it dials."`
+	MaxProducersPerIdentity int `default:"${producers}" group:"produce" help:"Take new producers from one identity until this many count for it, where its rule in --access does not say (max_producers). Known ones renew whatever this says, and those of operators count for nobody. 0: as many as come."`
+	MaxLabelBytes           int `default:"${labels}" group:"produce" help:"Take producers whose labels, names and values, have at most this many bytes in all, 1 to ${labels}. Known ones may keep what they have."`
+
+	process.EndpointFlags
 
 	AdvertiseHTTP string `name:"advertise-http" group:"self" placeholder:"ADDRESS" help:"host:port at which collectors reach this registry's HTTP address. Default: --http-listen."`
 	Name          string `default:"registry" group:"self" help:"Register as the producer rollcall/NAME. Give each registry another one."`
@@ -64,17 +67,23 @@ type flags struct {
 }
 
 func main() {
-	os.Exit(process.Execute(&flags{}, "registry", description, process.Groups(), kong.Vars{
-		"listen":      "127.0.0.1:7470",
-		"http_listen": "127.0.0.1:7471",
-		"web":         "/metrics, /healthz and /readyz",
-		"quota":       "8589934592",
-		"heartbeat":   registry.DefaultHeartbeat.String(),
-		"grace":       registry.DefaultGrace.String(),
-		"handoff":     registry.DefaultHandoff.String(),
+	const listen = "127.0.0.1:7470"
+	os.Exit(process.ExecuteNamed("registry", map[string]process.Command{
+		"": {Flags: &flags{}, Description: description, Options: []kong.Option{process.Groups(), kong.Vars{
+			"listen":      listen,
+			"http_listen": "127.0.0.1:7471",
+			"web":         "/metrics, /healthz and /readyz",
+			"quota":       "8589934592",
+			"heartbeat":   registry.DefaultHeartbeat.String(),
+			"grace":       registry.DefaultGrace.String(),
+			"handoff":     registry.DefaultHandoff.String(),
 
-		"snapshots":     strconv.Itoa(registry.DefaultMaxSnapshots),
-		"registrations": strconv.Itoa(registry.DefaultRegistrationRate),
+			"snapshots":     strconv.Itoa(registry.DefaultMaxSnapshots),
+			"registrations": strconv.Itoa(registry.DefaultRegistrationRate),
+			"producers":     strconv.Itoa(registry.DefaultMaxProducers),
+			"labels":        strconv.Itoa(registry.DefaultMaxLabelBytes),
+		}}},
+		"health": process.Health(listen, "rollcall.registry.v1.AssignmentService"),
 	}))
 }
 
@@ -87,9 +96,14 @@ func (f *flags) Run(ctx context.Context) error {
 	if config.Logger, err = f.Logger(os.Stderr); err != nil {
 		return err
 	}
-	if config.Listener, config.HTTPListener, err = f.Open(ctx); err != nil {
+	config.Metrics = process.NewMetricsRegistry()
+	doors, err := f.Open(ctx, config.Logger, config.Metrics)
+	if err != nil {
 		return err
 	}
+	config.Listener, config.HTTPListener, config.ServerTLS = doors.GRPC, doors.HTTP, doors.Server
+	config.Access = doors.Access
+	config.ClientTLS, config.Introspection = doors.Peers, doors.Introspection
 	r, err := registry.New(ctx, config)
 	if err != nil {
 		err = errors.Join(err, config.Listener.Close(), config.HTTPListener.Close())
@@ -98,7 +112,7 @@ func (f *flags) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	config.Logger.InfoContext(ctx, "listening", "grpc", config.Listener.Addr().String(), "http", config.HTTPListener.Addr().String())
+	doors.Announce(ctx, config.Logger)
 	return r.Run(ctx)
 }
 
@@ -114,23 +128,24 @@ const (
 // config checks the flags.
 func (f *flags) config() (registry.Config, error) {
 	c := registry.Config{
-		DataDir:     f.DataDir,
-		QuotaBytes:  f.StoreQuotaBytes,
-		AllowRanges: f.AllowEndpointRange,
-		Heartbeat:   f.Heartbeat,
-		StopGrace:   f.StopGrace,
-		Times:       registry.Times{Grace: f.CollectorGrace, Handoff: f.HandoffTimeout},
+		DataDir:    f.DataDir,
+		QuotaBytes: f.StoreQuotaBytes,
+		Heartbeat:  f.Heartbeat,
+		StopGrace:  f.StopGrace,
+		Times:      registry.Times{Grace: f.CollectorGrace, Handoff: f.HandoffTimeout},
 
 		MaxSnapshots:     f.MaxSnapshots,
 		RegistrationRate: f.RegistrationRate,
+		MaxProducers:     f.MaxProducersPerIdentity,
+		MaxLabelBytes:    f.MaxLabelBytes,
 	}
 	if err := f.Check(); err != nil {
 		return c, err
 	}
-	if err := process.CheckRanges("--allow-endpoint-range", f.AllowEndpointRange); err != nil {
+	var err error
+	if c.Endpoints, err = f.Policy(&f.ServeFlags); err != nil {
 		return c, err
 	}
-	var err error
 	if c.Etcd, err = f.etcd(f.Insecure); err != nil {
 		return c, err
 	}
@@ -151,6 +166,10 @@ func (f *flags) config() (registry.Config, error) {
 		return c, process.Refusef("--max-snapshots %d: want more than 0", f.MaxSnapshots)
 	case f.RegistrationRate < 0 || f.RegistrationRate > maxRegistrationRate:
 		return c, process.Refusef("--registration-rate %d: want 0 to %d", f.RegistrationRate, maxRegistrationRate)
+	case f.MaxProducersPerIdentity < 0:
+		return c, process.Refusef("--max-producers-per-identity %d: want 0 or more", f.MaxProducersPerIdentity)
+	case f.MaxLabelBytes < 1 || f.MaxLabelBytes > registry.DefaultMaxLabelBytes:
+		return c, process.Refusef("--max-label-bytes %d: want 1 to %d", f.MaxLabelBytes, registry.DefaultMaxLabelBytes)
 	case !f.SelfRegister:
 		return c, nil
 	}
@@ -163,16 +182,16 @@ func (f *flags) self(c *registry.Config) error {
 	if err != nil {
 		return err
 	}
-	c.SelfID, c.SelfEndpoint = "rollcall/"+f.Name, "http://"+address+"/metrics"
+	c.SelfID, c.SelfEndpoint = "rollcall/"+f.Name, f.Scheme()+"://"+address+"/metrics"
 	if _, err := assignment.ParseProducerID(c.SelfID); err != nil || f.Name == "" {
 		return process.Refusef("--name %q: %q is no producer id: letters, digits and ._:/- are allowed, 128 in all", f.Name, c.SelfID)
 	}
 	u, err := endpoint.Parse(c.SelfEndpoint)
 	if err == nil {
-		err = endpoint.Policy{Allow: f.AllowEndpointRange}.CheckURL(u)
+		err = c.Endpoints.CheckURL(u)
 	}
 	if err != nil {
-		return process.Refusef("this registry cannot be a producer at %s: %w (see --advertise-http, --allow-endpoint-range, --no-self-register)", c.SelfEndpoint, err)
+		return process.Refusef("this registry cannot be a producer at %s: %w (see --advertise-http, --allow-endpoint-range, --allow-loopback-endpoints, --no-self-register)", c.SelfEndpoint, err)
 	}
 	return nil
 }

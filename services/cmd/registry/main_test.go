@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -17,6 +20,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rollcall-metrics/rollcall/services/internal/authority"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -32,9 +36,11 @@ func TestCommand(t *testing.T) {
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(4 * patience),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"certify":   certify,
 			"free":      free,
 			"exits":     exits,
 			"await":     await,
+			"nobody":    nobody,
 			"unready":   unready,
 			"refuses":   refuses,
 			"hang":      hang,
@@ -72,6 +78,25 @@ func free(ts *testscript.TestScript, _ bool, names []string) {
 	}
 }
 
+// certify DIR NAME...: write a certificate for these names, its key and its
+// authority, and an operator's into DIR/operator. $CLIENT is who asks from then on.
+func certify(ts *testscript.TestScript, _ bool, args []string) {
+	a, _, err := authority.New(authority.DefaultTrustDomain, time.Now(), 1)
+	ts.Check(err)
+	ts.Setenv("CLIENT", filepath.Join(ts.MkAbs(args[0]), "operator"))
+	for dir, request := range map[string]authority.Request{
+		ts.MkAbs(args[0]):   {Role: "registry", ID: "registry-1", DNS: args[1:], Days: 1},
+		ts.Getenv("CLIENT"): {Role: "operator", ID: "somebody", Days: 1},
+	} {
+		pair, err := a.Issue(request, time.Now())
+		ts.Check(err)
+		ts.Check(os.MkdirAll(dir, 0o700))
+		for name, content := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": a.Certificate()} {
+			ts.Check(os.WriteFile(filepath.Join(dir, name), content, 0o600))
+		}
+	}
+}
+
 // exits CODE COMMAND...: run a command, and expect that it ends with this code
 // and says one line on standard error that begins with its name.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
@@ -91,8 +116,16 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // await URL [REGEXP]: until the URL answers 200 with such a body.
 func await(ts *testscript.TestScript, _ bool, args []string) {
 	want := regexp.MustCompile(strings.Join(args[1:], " "))
+	// Whose certificate it is, is tested elsewhere.
+	config := &tls.Config{InsecureSkipVerify: true}
+	if dir := ts.Getenv("CLIENT"); dir != "" {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		ts.Check(err)
+		config.Certificates = []tls.Certificate{pair}
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 	poll(ts, func() error {
-		resp, err := http.Get(args[0])
+		resp, err := client.Get(args[0])
 		if err != nil {
 			return err
 		}
@@ -103,6 +136,17 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		return err
 	})
+}
+
+// nobody URL CODE: what the URL answers to one without a certificate.
+func nobody(ts *testscript.TestScript, _ bool, args []string) {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	resp, err := client.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	if strconv.Itoa(resp.StatusCode) != args[1] {
+		ts.Fatalf("%s answers %s", args[0], resp.Status)
+	}
 }
 
 // unready URL REGEXP: the URL answers 503, with such a body.

@@ -177,7 +177,7 @@ func (c *describeCollector) Run(ctx context.Context, o output) error {
 
 func collectorRows(c *registryv1.Collector) [][]string {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	state := short(c.GetState().String(), "COLLECTOR_STATE_")
+	state := collectorState(c)
 	if c.GetDrainTime() != nil {
 		state += ", for " + ago(c.GetDrainTime())
 	}

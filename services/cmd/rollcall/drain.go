@@ -12,9 +12,10 @@ import (
 )
 
 type drain struct {
-	Collector string `arg:"" help:"Which collector."`
-	DryRun    bool   `help:"Only tell who would get what; change nothing."`
-	Wait      bool   `help:"Wait until nothing is left; interrupted, the drain goes on."`
+	Collector    string `arg:"" help:"Which collector."`
+	DryRun       bool   `help:"Only tell who would get what; change nothing."`
+	UntilRestart bool   `help:"End the drain when the collector is started again, rather than by undrain."`
+	Wait         bool   `help:"Wait until nothing is left; interrupted, the drain goes on."`
 	listFlags
 	registryFlags
 }
@@ -22,7 +23,8 @@ type drain struct {
 // Help tells more than one line.
 func (c *drain) Help() string {
 	return "Hands everything that the collector has to the others, each producer to one that collects it before this one stops. " +
-		"It is given nothing new until it is undrained; registering again ends no drain."
+		"It is given nothing new until it is undrained, or, with --until-restart, started again. " +
+		"Of two drains the one without --until-restart counts, whichever came first."
 }
 
 // Validate refuses to wait for nothing.
@@ -36,12 +38,22 @@ func (c *drain) Validate() error {
 // Run drains a collector.
 func (c *drain) Run(ctx context.Context, o output) error {
 	return c.registry(ctx, func(ctx context.Context, r registryClient) error {
-		resp, err := r.DrainCollector(ctx, &registryv1.DrainCollectorRequest{CollectorId: c.Collector, ValidateOnly: c.DryRun})
+		resp, err := r.DrainCollector(ctx, &registryv1.DrainCollectorRequest{
+			CollectorId: c.Collector, ValidateOnly: c.DryRun, UntilRestart: c.UntilRestart,
+		})
 		if err != nil {
 			return err
 		}
-		if err := c.print(o, resp); err != nil || !c.Wait {
+		if err := c.print(o, resp); err != nil {
 			return err
+		}
+		if c.UntilRestart && !c.DryRun && !resp.GetCollector().GetDrainUntilRestart() {
+			if _, err := fmt.Fprintf(o.remarks, "this drain of %s does not end by itself: rollcall undrain ends it\n", c.Collector); err != nil {
+				return err
+			}
+		}
+		if !c.Wait {
+			return nil
 		}
 		return c.wait(ctx, o, r)
 	})

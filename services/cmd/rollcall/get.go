@@ -173,11 +173,20 @@ func (c *getCollectors) print(o output, collectors []*registryv1.Collector, firs
 	return o.table(heading, rows)
 }
 
+// collectorState is a collector's state, and whether a drain ends by itself.
+func collectorState(c *registryv1.Collector) string {
+	text := short(c.GetState().String(), "COLLECTOR_STATE_")
+	if c.GetDrainUntilRestart() {
+		text += ",UNTIL_RESTART"
+	}
+	return text
+}
+
 func collectorRow(c *registryv1.Collector, wide bool) []string {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	row := []string{
 		c.GetCollectorId(),
-		short(c.GetState().String(), "COLLECTOR_STATE_"),
+		collectorState(c),
 		number(c.GetAssignedCount()),
 		number(c.GetHeldCount()),
 		number(c.GetUnrunnableCount()),

@@ -9,6 +9,7 @@ import (
 
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 )
 
 type showHeld struct {
@@ -17,6 +18,7 @@ type showHeld struct {
 	Registry         string        `default:"127.0.0.1:7470" group:"peer" help:"host:port of a registry's gRPC. For --all."`
 	CallTimeout      time.Duration `default:"10s" group:"peer" help:"Longest wait for one answer."`
 	listFlags
+	process.ClientFlags
 
 	headed bool // a heading stands above what is written
 }
@@ -25,14 +27,14 @@ type showHeld struct {
 // is an error, after the others were shown.
 func (c *showHeld) Run(ctx context.Context, o output) error {
 	if !c.All {
-		return askCollector(ctx, c.CollectorAddress, c.CallTimeout, c.show(o, ""))
+		return askCollector(ctx, &c.ClientFlags, c.CollectorAddress, c.CallTimeout, c.show(o, ""))
 	}
-	flags := registryFlags{Registry: c.Registry, CallTimeout: c.CallTimeout}
+	flags := registryFlags{Registry: c.Registry, CallTimeout: c.CallTimeout, ClientFlags: c.ClientFlags}
 	return flags.registry(ctx, func(ctx context.Context, r registryClient) error {
 		var failed failures
 		err := r.everyCollector(ctx, func(one *registryv1.Collector) error {
 			id := one.GetCollectorId()
-			failed.add(id, askKnown(ctx, one, c.CallTimeout, c.show(o, id)))
+			failed.add(id, askKnown(ctx, &c.ClientFlags, one, c.CallTimeout, c.show(o, id)))
 			return ctx.Err()
 		})
 		return errors.Join(err, failed.err("could not be asked"))

@@ -50,9 +50,21 @@ type cli struct {
 
 	Membership  showMembership  `cmd:"" help:"Ask a collector which set it holds and how its subscription is doing."`
 	Collections showCollections `cmd:"" help:"Ask a collector what it collects and how that goes."`
+	Sinks       showSinks       `cmd:"" help:"Ask a collector where samples go, how far behind that is, and what was dropped."`
 	CollectNow  collectNow      `cmd:"" help:"Have a collector collect a producer at once."`
 	Held        showHeld        `cmd:"" help:"Ask a collector, or all, whom they hold: absent from the set, still collected."`
 	Release     release         `cmd:"" help:"Have a collector let go of those that it holds."`
+
+	Store struct {
+		Delete   deleteSeries   `cmd:"" help:"Delete series from a collector's store."`
+		Snapshot createSnapshot `cmd:"" help:"Copy a collector's store on its disk, to be taken away as a backup."`
+	} `cmd:"" help:"Look after the samples that a collector keeps."`
+
+	CA struct {
+		Init  caInit  `cmd:"" help:"Make an authority."`
+		Issue caIssue `cmd:"" help:"Issue a certificate, for servers and clients."`
+		Token caToken `cmd:"" help:"Make a random bearer token."`
+	} `cmd:"" name:"ca" help:"Make certificates and tokens, for development and tests only."`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
 }
@@ -60,5 +72,8 @@ type cli struct {
 func main() {
 	os.Exit(process.Execute(&cli{}, "rollcall", description,
 		kong.Bind(output{os.Stdout, os.Stderr}),
-		kong.ExplicitGroups([]kong.Group{{Key: "peer", Title: "Whom it asks:"}})))
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "peer", Title: "Whom it asks:"},
+			{Key: "tls", Title: "What it shows to them, and whom it trusts:"},
+		})))
 }

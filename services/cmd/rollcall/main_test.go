@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,9 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/collector"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"google.golang.org/grpc"
 )
@@ -36,6 +39,8 @@ func TestCommand(t *testing.T) {
 		Setup:               startPair,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
+			"guarded":  guarded,
+			"modes":    modes,
 			"until":    until,
 			"lie":      lie,
 			"lose":     lose,
@@ -70,6 +75,7 @@ func startPair(env *testscript.Env) error {
 	r, err := registry.New(ctx, registry.Config{
 		Listener:  lis,
 		Memory:    store,
+		Endpoints: registry.EndpointPolicy{Loopback: true},
 		Heartbeat: 200 * time.Millisecond,
 		// Nothing moves for balance: it would move when a script does not expect it.
 		Times:  registry.Times{Ask: 200 * time.Millisecond, Weigh: time.Hour},
@@ -121,6 +127,7 @@ func (h *house) start(id string) (string, error) {
 	c, err := collector.New(ctx, collector.Config{
 		ID:         id,
 		Registries: []string{h.registry},
+		Endpoints:  collector.EndpointPolicy{Loopback: true},
 		DataDir:    filepath.Join(h.dir, ".data-"+id),
 		Listener:   lis,
 		Advertise:  address,
@@ -191,6 +198,41 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if said := ts.ReadFile("stderr"); !strings.HasPrefix(said, args[1]+": ") {
 		ts.Fatalf("said %q", said)
+	}
+}
+
+// guarded DIR NAME: run a registry with the certificate in a directory, and set the
+// variable to its address.
+func guarded(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	identity, err := process.LoadIdentity(process.IdentityFiles{
+		Cert: filepath.Join(dir, certificateFile), Key: filepath.Join(dir, keyFile), CA: filepath.Join(dir, authorityFile),
+	})
+	ts.Check(err)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	quiet := slog.New(slog.DiscardHandler)
+	ctx, cancel := context.WithCancel(context.Background())
+	r, err := registry.New(ctx, registry.Config{
+		Listener: lis, Memory: registry.NewMemoryStore(), Logger: quiet,
+		ServerTLS: identity.Server(process.NewRefusals(quiet, prometheus.NewRegistry())),
+	})
+	ts.Check(err)
+	ran := make(chan error, 1)
+	go func() { ran <- r.Run(ctx) }()
+	ts.Defer(func() {
+		cancel()
+		ts.Check(<-ran)
+	})
+	ts.Setenv(args[1], lis.Addr().String())
+}
+
+// modes MODE FILE: the file has these permissions.
+func modes(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
+		ts.Fatalf("%s has mode %s", args[1], got)
 	}
 }
 

@@ -80,7 +80,7 @@ const rereads = 3
 
 // read reads all that a collector collects.
 func (c *recovery) read(ctx context.Context, one *report) {
-	err := askCollector(ctx, one.Address, c.CallTimeout, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
+	err := askTold(ctx, &c.ClientFlags, one.Address, c.CallTimeout, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
 		var err error
 		for range rereads {
 			if err = one.readOnce(ctx, client); err == nil || !errors.Is(err, errChanged) {

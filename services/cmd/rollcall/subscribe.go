@@ -28,7 +28,7 @@ func (c *subscribe) Help() string {
 
 // Run watches a stream.
 func (c *subscribe) Run(ctx context.Context, o output) error {
-	return dial(ctx, c.Registry, c.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+	return dial(ctx, &c.ClientFlags, c.Registry, c.CallTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
 		stream, err := registryv1.NewAssignmentServiceClient(conn).Subscribe(ctx,
 			&registryv1.SubscribeRequest{CollectorId: c.Collector, Observe: true})
 		if err != nil {

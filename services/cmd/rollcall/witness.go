@@ -27,7 +27,7 @@ func (r registryClient) hear(ctx context.Context, collector, producer string, li
 	t := testimony{collector: collector}
 	known, err := r.GetCollector(ctx, &registryv1.GetCollectorRequest{CollectorId: collector})
 	if err == nil {
-		err = askKnown(ctx, known.GetCollector(), limit, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
+		err = askKnown(ctx, r.flags, known.GetCollector(), limit, func(ctx context.Context, client collectorv1.CollectionServiceClient) error {
 			resp, err := client.GetCollection(ctx, &collectorv1.GetCollectionRequest{ProducerId: producer})
 			if status.Code(err) == codes.NotFound {
 				return nil

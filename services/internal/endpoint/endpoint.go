@@ -119,38 +119,3 @@ func HostPort(u *url.URL) string {
 	}
 	return u.Host + ":80"
 }
-
-// A Policy says which addresses may be dialled. The zero value allows all but
-// link-local (cloud metadata services are there), multicast and unspecified
-// ones.
-type Policy struct {
-	// Allow, when not empty, lists the only ranges that are allowed.
-	Allow []netip.Prefix
-}
-
-// CheckAddr reports whether an address may be dialled.
-func (p Policy) CheckAddr(addr netip.Addr) error {
-	addr = addr.Unmap().WithZone("")
-	if len(p.Allow) == 0 {
-		if addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified() || !addr.IsValid() {
-			return fmt.Errorf("%w: address %s is not allowed", ErrEndpoint, addr)
-		}
-		return nil
-	}
-	for _, prefix := range p.Allow {
-		if prefix.Contains(addr) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: address %s is outside the allowed ranges", ErrEndpoint, addr)
-}
-
-// CheckURL checks the address in a URL. A host name passes: what it stands for
-// is checked when it is dialled.
-func (p Policy) CheckURL(u *url.URL) error {
-	addr, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		return nil //nolint:nilerr // a name, not an address
-	}
-	return p.CheckAddr(addr)
-}

@@ -52,23 +52,46 @@ func Refusef(format string, args ...any) error { return &RefusedError{fmt.Errorf
 //
 // --help and --version end the process.
 func Execute(command any, name, description string, options ...kong.Option) int {
+	return execute(name, os.Args[1:], Command{Flags: command, Description: description, Options: options})
+}
+
+// A Command is one of the things that a program does.
+type Command struct {
+	Flags       any // a pointer to a struct for kong, with a method Run
+	Description string
+	Options     []kong.Option
+}
+
+// ExecuteNamed is Execute for a program that does several things: it takes the
+// command that the first argument names, or else the one whose name is empty.
+func ExecuteNamed(program string, commands map[string]Command) int {
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] != "" {
+		if command, ok := commands[args[0]]; ok {
+			return execute(program+" "+args[0], args[1:], command)
+		}
+	}
+	return execute(program, args, commands[""])
+}
+
+func execute(name string, args []string, command Command) int {
 	// What gRPC prints by itself is the peer's text, such as the data of a GOAWAY.
 	// Calls tell their errors to us.
 	if os.Getenv("GRPC_GO_LOG_SEVERITY_LEVEL") == "" {
 		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	}
-	options = append([]kong.Option{
+	options := append([]kong.Option{
 		kong.Name(name),
-		kong.Description(description),
+		kong.Description(command.Description),
 		kong.DefaultEnvars(EnvPrefix),
-		kong.Vars{"version": name + " " + Version},
+		kong.Vars{"version": name + " " + built()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoAppDescFormat: true, WrapUpperBound: 110}),
-	}, options...)
-	parser, err := kong.New(command, options...)
+	}, command.Options...)
+	parser, err := kong.New(command.Flags, options...)
 	if err != nil {
 		return Report(os.Stderr, name, fmt.Errorf("the flags are not well made: %w", err))
 	}
-	chosen, err := parser.Parse(os.Args[1:])
+	chosen, err := parser.Parse(args)
 	if err != nil {
 		return Report(os.Stderr, name, Refusef("%w (%s --help tells more)", err, name))
 	}

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -20,6 +18,7 @@ func Groups() kong.Option {
 		{Key: "data", Title: "Data:"},
 		{Key: "etcd", Title: "Data in an etcd that is there already:"},
 		{Key: "serve", Title: "Where it serves (addresses are host:port):"},
+		{Key: "tls", Title: "What it shows to its peers, and whom it trusts:"},
 		{Key: "follow", Title: "Whom it follows:"},
 		{Key: "lead", Title: "Collectors:"},
 		{Key: "produce", Title: "Producers:"},
@@ -41,43 +40,6 @@ func (f *LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 		return nil, Refusef("--log-level: %w", err)
 	}
 	return NewLogger(w, level, f.LogFormat == "json"), nil
-}
-
-// ServeFlags say where a service listens. The variables listen and http_listen
-// are the defaults.
-type ServeFlags struct {
-	Listen     string        `default:"${listen}" group:"serve" help:"Serve gRPC on this address."`
-	HTTPListen string        `name:"http-listen" default:"${http_listen}" group:"serve" help:"Serve ${web} over HTTP on this address."`
-	Insecure   bool          `group:"serve" help:"Allow addresses that other hosts can reach. There is no TLS and no authentication yet: whoever reaches them may do everything."`
-	StopGrace  time.Duration `default:"10s" group:"serve" help:"On SIGTERM or SIGINT, wait at most so long for calls that are being served. A second signal ends the process at once."`
-}
-
-// Check refuses what is wrong with the flags.
-func (f *ServeFlags) Check() error {
-	for _, address := range []struct{ flag, value string }{{"--listen", f.Listen}, {"--http-listen", f.HTTPListen}} {
-		host, _, err := splitAddress(address.value)
-		if err != nil {
-			return Refusef("%s %q: %w", address.flag, address.value, err)
-		}
-		if !f.Insecure && !loopback(host) {
-			return Refusef("%s %s: %w (--insecure allows it)", address.flag, address.value, ErrExposed)
-		}
-	}
-	if f.StopGrace <= 0 {
-		return Refusef("--stop-grace %v: want more than 0", f.StopGrace)
-	}
-	return nil
-}
-
-// Open listens on both addresses.
-func (f *ServeFlags) Open(ctx context.Context) (grpcListener, httpListener net.Listener, err error) {
-	if grpcListener, err = Listen(ctx, f.Listen, f.Insecure); err != nil {
-		return nil, nil, err
-	}
-	if httpListener, err = Listen(ctx, f.HTTPListen, f.Insecure); err != nil {
-		return nil, nil, errors.Join(err, grpcListener.Close())
-	}
-	return grpcListener, httpListener, nil
 }
 
 // Advertised is the address at which others reach what listens on an address:

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 )
 
 // GRPCConfig is what a gRPC server needs.
@@ -31,16 +33,30 @@ type GRPCConfig struct {
 	Unary  []grpc.UnaryServerInterceptor
 	Stream []grpc.StreamServerInterceptor
 
+	// Tap, if set, sees each call before any message of it is read.
+	Tap tap.ServerInHandle
+
+	// TLS is nil for plain text.
+	TLS *tls.Config
+
+	// Introspection adds reflection and channelz, which show what is served and
+	// who is connected.
+	Introspection bool
+
 	// Options are added to the server's.
 	Options []grpc.ServerOption
 }
 
-// maxRequest bounds a request, in bytes.
-const maxRequest = 8 << 20
+const (
+	// maxRequest bounds a request, in bytes.
+	maxRequest = 4 << 20
 
-// NewGRPCServer makes a server with health, reflection and channelz, recovery
-// from panics, a log line and metrics for each call, and bounds on what a peer
-// may take.
+	// pingTimeout is how long a peer may be silent that is asked.
+	pingTimeout = 10 * time.Second
+)
+
+// NewGRPCServer makes a server with health, recovery from panics, a log line and
+// metrics for each call, and bounds on what a peer may take.
 func NewGRPCServer(c GRPCConfig) (*grpc.Server, *health.Server) {
 	metrics := grpcprom.NewServerMetrics()
 	c.Registerer.MustRegister(metrics)
@@ -51,13 +67,17 @@ func NewGRPCServer(c GRPCConfig) (*grpc.Server, *health.Server) {
 		logging.WithLogOnEvents(logging.FinishCall),
 		logging.WithLevels(callLevel),
 	}
-	recoverOption := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
+	panicked := func(ctx context.Context, p any) error {
 		c.Logger.ErrorContext(ctx, "a handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		return status.Error(codes.Internal, "internal error")
-	})
+	}
+	recoverOption := recovery.WithRecoveryHandlerContext(panicked)
 	options := []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(), logging.UnaryServerInterceptor(log, logOptions...)),
 		grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(), logging.StreamServerInterceptor(log, logOptions...)),
+		// Once around what asks who calls, and once within, whose error that maps.
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recoverOption)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(recoverOption)),
 		grpc.ChainUnaryInterceptor(c.Unary...),
 		grpc.ChainStreamInterceptor(c.Stream...),
 		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recoverOption)),
@@ -69,21 +89,34 @@ func NewGRPCServer(c GRPCConfig) (*grpc.Server, *health.Server) {
 		// Most connections are idle most of the time: 32 KiB to read into would be
 		// most of what each of them costs. Long messages are read past it.
 		grpc.ReadBufferSize(8 << 10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+	options = append(options, transportOptions(c.TLS)...)
+	if c.Tap != nil {
+		options = append(options, grpc.InTapHandle(func(ctx context.Context, info *tap.Info) (_ context.Context, err error) {
+			defer func() {
+				if p := recover(); p != nil {
+					err = panicked(ctx, p)
+				}
+			}()
+			return c.Tap(ctx, info)
+		}))
 	}
 	srv := grpc.NewServer(append(options, c.Options...)...)
 	checks := health.NewServer()
 	healthv1.RegisterHealthServer(srv, checks)
-	reflection.Register(srv)
-	channelz.RegisterChannelzServiceToServer(srv)
+	if c.Introspection {
+		reflection.Register(srv)
+		channelz.RegisterChannelzServiceToServer(srv)
+	}
 	return srv, checks
 }
 
 // callLevel makes calls that went as they should cheap to log.
 func callLevel(code codes.Code) logging.Level {
 	switch code {
-	case codes.OK, codes.Canceled:
+	case codes.OK, codes.Canceled, codes.Unauthenticated, codes.PermissionDenied: // who refuses tells of it, within a bound
 		return logging.LevelDebug
 	case codes.Internal, codes.Unknown, codes.DataLoss, codes.Unimplemented:
 		return logging.LevelError

@@ -39,12 +39,12 @@ func (l *book) String() string {
 }
 
 // serveToy serves the toy with all that a process has.
-func serveToy(t *testing.T, handle func(ctx context.Context) error) (*bufconn.Listener, *book) {
+func serveToy(t *testing.T, handle func(ctx context.Context) error, before ...grpc.StreamServerInterceptor) (*bufconn.Listener, *book) {
 	t.Helper()
 	lis, log := bufconn.Listen(1<<16), &book{}
 	srv, _ := process.NewGRPCServer(process.GRPCConfig{
 		Logger: process.NewLogger(log, slog.LevelDebug, true), Registerer: prometheus.NewRegistry(),
-		Options: []grpc.ServerOption{grpc.WaitForHandlers(true)},
+		Stream: before, Options: []grpc.ServerOption{grpc.WaitForHandlers(true)},
 	})
 	srv.RegisterService(toy(handle), nil)
 	served := make(chan error, 1)
@@ -61,32 +61,44 @@ func serveToy(t *testing.T, handle func(ctx context.Context) error) (*bufconn.Li
 // TestAPanicCostsOneCall: the peer learns nothing of it, the log everything, and
 // the process lives.
 func TestAPanicCostsOneCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		lis, log := serveToy(t, func(context.Context) error {
-			if calls++; calls == 1 {
-				panic("struck by the test")
-			}
-			return nil
+	for _, where := range []string{"in the handler", "before it"} {
+		t.Run(where, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				calls := 0
+				strike := func(here string) {
+					if here == where {
+						if calls++; calls == 1 {
+							panic("struck by the test")
+						}
+					}
+				}
+				lis, log := serveToy(t, func(context.Context) error {
+					strike("in the handler")
+					return nil
+				}, func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+					strike("before it")
+					return handler(srv, stream)
+				})
+				err := <-play(t, lis, &emptypb.Empty{}).outcome
+				if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "struck") {
+					t.Errorf("the peer is told %v", err)
+				}
+				synctest.Wait()
+				if l := log.String(); !strings.Contains(l, "struck by the test") || !strings.Contains(l, "grpc_test.go") {
+					t.Errorf("logged is %s", l)
+				}
+				if err := <-play(t, lis, &emptypb.Empty{}).outcome; err != nil {
+					t.Errorf("the next call: %v", err)
+				}
+			})
 		})
-		err := <-play(t, lis, &emptypb.Empty{}).outcome
-		if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "struck") {
-			t.Errorf("the peer is told %v", err)
-		}
-		synctest.Wait()
-		if l := log.String(); !strings.Contains(l, "struck by the test") || !strings.Contains(l, "grpc_test.go") {
-			t.Errorf("logged is %s", l)
-		}
-		if err := <-play(t, lis, &emptypb.Empty{}).outcome; err != nil {
-			t.Errorf("the next call: %v", err)
-		}
-	})
+	}
 }
 
 func TestARequestIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lis, _ := serveToy(t, func(context.Context) error { return nil })
-		for size, want := range map[int]codes.Code{7 << 20: codes.OK, 9 << 20: codes.ResourceExhausted} {
+		for size, want := range map[int]codes.Code{3 << 20: codes.OK, 5 << 20: codes.ResourceExhausted} {
 			err := <-play(t, lis, wrapperspb.Bytes(make([]byte, size))).outcome
 			if status.Code(err) != want {
 				t.Errorf("%d bytes: %v", size, err)

@@ -15,27 +15,36 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
 )
 
-// Version tells what was built. The build sets it.
-var Version = "unknown" //nolint:gochecknoglobals // the linker can set nothing else
+// Version and Commit tell what was built, and out of what. The build sets them.
+var (
+	Version = "unknown" //nolint:gochecknoglobals // the linker can set nothing else
+	Commit  = "unknown" //nolint:gochecknoglobals // as above
+)
 
-// ErrExposed says that an address other hosts can reach was asked for without
-// saying that it may be.
-var ErrExposed = errors.New("other hosts could reach it, and there is no transport security yet")
+// built is what --version tells.
+func built() string {
+	return fmt.Sprintf("%s (commit %s, %s, %s/%s)", Version, Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
 
-// Listen listens on a TCP address. Off the loopback it does so only if insecure
-// is set: whoever reaches the port may do everything.
-func Listen(ctx context.Context, address string, insecure bool) (net.Listener, error) {
+// ErrExposed says that an address other hosts can reach was asked for without TLS,
+// and without saying that it may be.
+var ErrExposed = errors.New("other hosts could reach it, in plain text")
+
+// Listen listens on a TCP address. Off the loopback it does so only if exposable is
+// set.
+func Listen(ctx context.Context, address string, exposable bool) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("listen address %q: want host:port", address)
 	}
-	if !insecure && !loopback(host) {
-		return nil, fmt.Errorf("listen on %s: %w (--insecure allows it)", address, ErrExposed)
+	if !exposable && !loopback(host) {
+		return nil, fmt.Errorf("listen on %s: %w", address, ErrExposed)
 	}
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {

@@ -295,6 +295,63 @@ func (ChunkEncoding) EnumDescriptor() ([]byte, []int) {
 	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{3}
 }
 
+// SinkKind is what a sink is.
+type SinkKind int32
+
+const (
+	// Not told.
+	SinkKind_SINK_KIND_UNSPECIFIED SinkKind = 0
+	// The collector's own store.
+	SinkKind_SINK_KIND_TSDB SinkKind = 1
+	// A receiver of Prometheus remote write.
+	SinkKind_SINK_KIND_REMOTE_WRITE SinkKind = 2
+	// A receiver of OTLP metrics over gRPC.
+	SinkKind_SINK_KIND_OTLP SinkKind = 3
+)
+
+// Enum value maps for SinkKind.
+var (
+	SinkKind_name = map[int32]string{
+		0: "SINK_KIND_UNSPECIFIED",
+		1: "SINK_KIND_TSDB",
+		2: "SINK_KIND_REMOTE_WRITE",
+		3: "SINK_KIND_OTLP",
+	}
+	SinkKind_value = map[string]int32{
+		"SINK_KIND_UNSPECIFIED":  0,
+		"SINK_KIND_TSDB":         1,
+		"SINK_KIND_REMOTE_WRITE": 2,
+		"SINK_KIND_OTLP":         3,
+	}
+)
+
+func (x SinkKind) Enum() *SinkKind {
+	p := new(SinkKind)
+	*p = x
+	return p
+}
+
+func (x SinkKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SinkKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_rollcall_collector_v1_collection_proto_enumTypes[4].Descriptor()
+}
+
+func (SinkKind) Type() protoreflect.EnumType {
+	return &file_rollcall_collector_v1_collection_proto_enumTypes[4]
+}
+
+func (x SinkKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SinkKind.Descriptor instead.
+func (SinkKind) EnumDescriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{4}
+}
+
 // A CollectionResult is what one collection came to.
 type CollectionResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2672,6 +2729,644 @@ func (x *GetConfigurationResponse) GetLastErrorTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// DroppedSamples are samples that a sink did not get, or did not take.
+type DroppedSamples struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why: out_of_order, duplicate, too_old, too_new, invalid, too_large, limit,
+	// unsupported, rejected, overflow or corrupt.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many since the process started.
+	SampleCount   int64 `protobuf:"varint,2,opt,name=sample_count,json=sampleCount,proto3" json:"sample_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DroppedSamples) Reset() {
+	*x = DroppedSamples{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DroppedSamples) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DroppedSamples) ProtoMessage() {}
+
+func (x *DroppedSamples) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DroppedSamples.ProtoReflect.Descriptor instead.
+func (*DroppedSamples) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DroppedSamples) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DroppedSamples) GetSampleCount() int64 {
+	if x != nil {
+		return x.SampleCount
+	}
+	return 0
+}
+
+// A Sink is a place where samples go.
+type Sink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name; "tsdb" for the embedded store.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is.
+	Kind SinkKind `protobuf:"varint,2,opt,name=kind,proto3,enum=rollcall.collector.v1.SinkKind" json:"kind,omitempty"`
+	// Where it is, without secrets; empty for the embedded store.
+	Target string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	// How it is spoken to now; empty before the first answer.
+	Protocol string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// How much of the queue it has not taken yet, in bytes.
+	LagBytes int64 `protobuf:"varint,5,opt,name=lag_bytes,json=lagBytes,proto3" json:"lag_bytes,omitempty"`
+	// The age of the oldest batch that it has not taken yet; absent when it has
+	// all.
+	LagDuration *durationpb.Duration `protobuf:"bytes,6,opt,name=lag_duration,json=lagDuration,proto3" json:"lag_duration,omitempty"`
+	// When that batch was collected; absent when it has all.
+	OldestTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`
+	// How many samples a second it has taken lately.
+	SamplesPerSecond float64 `protobuf:"fixed64,8,opt,name=samples_per_second,json=samplesPerSecond,proto3" json:"samples_per_second,omitempty"`
+	// How many it has taken since the process started; some may be counted twice
+	// when an answer was lost.
+	DeliveredSampleCount int64 `protobuf:"varint,9,opt,name=delivered_sample_count,json=deliveredSampleCount,proto3" json:"delivered_sample_count,omitempty"`
+	// The samples that it did not get or did not take, by reason; only reasons
+	// that there were.
+	Dropped []*DroppedSamples `protobuf:"bytes,10,rep,name=dropped,proto3" json:"dropped,omitempty"`
+	// How many requests are at work.
+	RequestsInFlight int64 `protobuf:"varint,11,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	// How many requests may be at work at a time, just now.
+	Concurrency int64 `protobuf:"varint,12,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// When it last took something.
+	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
+	// What last went wrong; empty when nothing did.
+	LastError string `protobuf:"bytes,14,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When that was.
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	// Whether what went wrong last still stands: nothing was taken since.
+	Failing       bool `protobuf:"varint,16,opt,name=failing,proto3" json:"failing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sink) Reset() {
+	*x = Sink{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sink) ProtoMessage() {}
+
+func (x *Sink) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sink.ProtoReflect.Descriptor instead.
+func (*Sink) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Sink) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sink) GetKind() SinkKind {
+	if x != nil {
+		return x.Kind
+	}
+	return SinkKind_SINK_KIND_UNSPECIFIED
+}
+
+func (x *Sink) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Sink) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Sink) GetLagBytes() int64 {
+	if x != nil {
+		return x.LagBytes
+	}
+	return 0
+}
+
+func (x *Sink) GetLagDuration() *durationpb.Duration {
+	if x != nil {
+		return x.LagDuration
+	}
+	return nil
+}
+
+func (x *Sink) GetOldestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestTime
+	}
+	return nil
+}
+
+func (x *Sink) GetSamplesPerSecond() float64 {
+	if x != nil {
+		return x.SamplesPerSecond
+	}
+	return 0
+}
+
+func (x *Sink) GetDeliveredSampleCount() int64 {
+	if x != nil {
+		return x.DeliveredSampleCount
+	}
+	return 0
+}
+
+func (x *Sink) GetDropped() []*DroppedSamples {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+func (x *Sink) GetRequestsInFlight() int64 {
+	if x != nil {
+		return x.RequestsInFlight
+	}
+	return 0
+}
+
+func (x *Sink) GetConcurrency() int64 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *Sink) GetLastSuccessTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSuccessTime
+	}
+	return nil
+}
+
+func (x *Sink) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *Sink) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
+	}
+	return nil
+}
+
+func (x *Sink) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+// A Queue holds on disk what sinks have not taken yet.
+type Queue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it takes on disk, in bytes.
+	DiskBytes int64 `protobuf:"varint,1,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// What it may take.
+	MaxDiskBytes int64 `protobuf:"varint,2,opt,name=max_disk_bytes,json=maxDiskBytes,proto3" json:"max_disk_bytes,omitempty"`
+	// How much is in memory only, because the disk does not take it; 0 when all is
+	// well. It is lost if the process dies.
+	MemoryBytes int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// What the disk last failed with; empty when it did not.
+	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When that was.
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	// Whether the disk fails now.
+	Failing bool `protobuf:"varint,6,opt,name=failing,proto3" json:"failing,omitempty"`
+	// When everything up to then was synced to the disk: what came later may be
+	// lost when the machine dies.
+	SyncedTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=synced_time,json=syncedTime,proto3" json:"synced_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Queue) Reset() {
+	*x = Queue{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Queue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Queue) ProtoMessage() {}
+
+func (x *Queue) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Queue.ProtoReflect.Descriptor instead.
+func (*Queue) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Queue) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *Queue) GetMaxDiskBytes() int64 {
+	if x != nil {
+		return x.MaxDiskBytes
+	}
+	return 0
+}
+
+func (x *Queue) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Queue) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *Queue) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
+	}
+	return nil
+}
+
+func (x *Queue) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *Queue) GetSyncedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SyncedTime
+	}
+	return nil
+}
+
+// ListSinksRequest asks where samples go.
+type ListSinksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSinksRequest) Reset() {
+	*x = ListSinksRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSinksRequest) ProtoMessage() {}
+
+func (x *ListSinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSinksRequest.ProtoReflect.Descriptor instead.
+func (*ListSinksRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{37}
+}
+
+// ListSinksResponse is where samples go.
+type ListSinksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sinks.
+	Sinks []*Sink `protobuf:"bytes,1,rep,name=sinks,proto3" json:"sinks,omitempty"`
+	// The queue; absent when no sink needs one.
+	Queue         *Queue `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSinksResponse) Reset() {
+	*x = ListSinksResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSinksResponse) ProtoMessage() {}
+
+func (x *ListSinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSinksResponse.ProtoReflect.Descriptor instead.
+func (*ListSinksResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListSinksResponse) GetSinks() []*Sink {
+	if x != nil {
+		return x.Sinks
+	}
+	return nil
+}
+
+func (x *ListSinksResponse) GetQueue() *Queue {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+// DeleteSeriesRequest says what to delete.
+type DeleteSeriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which series: those of any selector, at least one. A selector must have a
+	// matcher that does not match the empty value.
+	Selectors []*Selector `protobuf:"bytes,1,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// The first millisecond that is deleted, since the Unix epoch; absent: all of
+	// the past.
+	StartMs *int64 `protobuf:"varint,2,opt,name=start_ms,json=startMs,proto3,oneof" json:"start_ms,omitempty"`
+	// The last one; absent: all that is there.
+	EndMs         *int64 `protobuf:"varint,3,opt,name=end_ms,json=endMs,proto3,oneof" json:"end_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSeriesRequest) Reset() {
+	*x = DeleteSeriesRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSeriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSeriesRequest) ProtoMessage() {}
+
+func (x *DeleteSeriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSeriesRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSeriesRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DeleteSeriesRequest) GetSelectors() []*Selector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *DeleteSeriesRequest) GetStartMs() int64 {
+	if x != nil && x.StartMs != nil {
+		return *x.StartMs
+	}
+	return 0
+}
+
+func (x *DeleteSeriesRequest) GetEndMs() int64 {
+	if x != nil && x.EndMs != nil {
+		return *x.EndMs
+	}
+	return 0
+}
+
+// DeleteSeriesResponse says that they are deleted.
+type DeleteSeriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many series had samples in the span.
+	SeriesCount   int64 `protobuf:"varint,1,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSeriesResponse) Reset() {
+	*x = DeleteSeriesResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSeriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSeriesResponse) ProtoMessage() {}
+
+func (x *DeleteSeriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSeriesResponse.ProtoReflect.Descriptor instead.
+func (*DeleteSeriesResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DeleteSeriesResponse) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
+}
+
+// CreateSnapshotRequest asks for a snapshot.
+type CreateSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshotRequest) Reset() {
+	*x = CreateSnapshotRequest{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshotRequest) ProtoMessage() {}
+
+func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{41}
+}
+
+// CreateSnapshotResponse says where the snapshot is.
+type CreateSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its directory, at the collector.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What it takes if nothing of it is shared, in bytes.
+	SizeBytes     int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshotResponse) Reset() {
+	*x = CreateSnapshotResponse{}
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshotResponse) ProtoMessage() {}
+
+func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rollcall_collector_v1_collection_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*CreateSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_rollcall_collector_v1_collection_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *CreateSnapshotResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CreateSnapshotResponse) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
 var File_rollcall_collector_v1_collection_proto protoreflect.FileDescriptor
 
 const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
@@ -2861,7 +3556,58 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\tload_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bloadTime\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x03 \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime*\xdb\x02\n" +
+	"\x0flast_error_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"K\n" +
+	"\x0eDroppedSamples\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12!\n" +
+	"\fsample_count\x18\x02 \x01(\x03R\vsampleCount\"\xd5\x05\n" +
+	"\x04Sink\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x1f.rollcall.collector.v1.SinkKindR\x04kind\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\tR\bprotocol\x12\x1b\n" +
+	"\tlag_bytes\x18\x05 \x01(\x03R\blagBytes\x12<\n" +
+	"\flag_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vlagDuration\x12;\n" +
+	"\voldest_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"oldestTime\x12,\n" +
+	"\x12samples_per_second\x18\b \x01(\x01R\x10samplesPerSecond\x124\n" +
+	"\x16delivered_sample_count\x18\t \x01(\x03R\x14deliveredSampleCount\x12?\n" +
+	"\adropped\x18\n" +
+	" \x03(\v2%.rollcall.collector.v1.DroppedSamplesR\adropped\x12,\n" +
+	"\x12requests_in_flight\x18\v \x01(\x03R\x10requestsInFlight\x12 \n" +
+	"\vconcurrency\x18\f \x01(\x03R\vconcurrency\x12F\n" +
+	"\x11last_success_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x0e \x01(\tR\tlastError\x12B\n" +
+	"\x0flast_error_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12\x18\n" +
+	"\afailing\x18\x10 \x01(\bR\afailing\"\xa9\x02\n" +
+	"\x05Queue\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x01 \x01(\x03R\tdiskBytes\x12$\n" +
+	"\x0emax_disk_bytes\x18\x02 \x01(\x03R\fmaxDiskBytes\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x04 \x01(\tR\tlastError\x12B\n" +
+	"\x0flast_error_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12\x18\n" +
+	"\afailing\x18\x06 \x01(\bR\afailing\x12;\n" +
+	"\vsynced_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"syncedTime\"\x12\n" +
+	"\x10ListSinksRequest\"z\n" +
+	"\x11ListSinksResponse\x121\n" +
+	"\x05sinks\x18\x01 \x03(\v2\x1b.rollcall.collector.v1.SinkR\x05sinks\x122\n" +
+	"\x05queue\x18\x02 \x01(\v2\x1c.rollcall.collector.v1.QueueR\x05queue\"\xa8\x01\n" +
+	"\x13DeleteSeriesRequest\x12=\n" +
+	"\tselectors\x18\x01 \x03(\v2\x1f.rollcall.collector.v1.SelectorR\tselectors\x12\x1e\n" +
+	"\bstart_ms\x18\x02 \x01(\x03H\x00R\astartMs\x88\x01\x01\x12\x1a\n" +
+	"\x06end_ms\x18\x03 \x01(\x03H\x01R\x05endMs\x88\x01\x01B\v\n" +
+	"\t_start_msB\t\n" +
+	"\a_end_ms\"9\n" +
+	"\x14DeleteSeriesResponse\x12!\n" +
+	"\fseries_count\x18\x01 \x01(\x03R\vseriesCount\"\x17\n" +
+	"\x15CreateSnapshotRequest\"K\n" +
+	"\x16CreateSnapshotResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes*\xdb\x02\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNREACHABLE\x10\x01\x12\x1a\n" +
@@ -2893,7 +3639,13 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\x1aCHUNK_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CHUNK_ENCODING_XOR\x10\x01\x12\x1c\n" +
 	"\x18CHUNK_ENCODING_HISTOGRAM\x10\x02\x12\"\n" +
-	"\x1eCHUNK_ENCODING_FLOAT_HISTOGRAM\x10\x032\xa9\b\n" +
+	"\x1eCHUNK_ENCODING_FLOAT_HISTOGRAM\x10\x03*i\n" +
+	"\bSinkKind\x12\x19\n" +
+	"\x15SINK_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eSINK_KIND_TSDB\x10\x01\x12\x1a\n" +
+	"\x16SINK_KIND_REMOTE_WRITE\x10\x02\x12\x12\n" +
+	"\x0eSINK_KIND_OTLP\x10\x032\xe1\n" +
+	"\n" +
 	"\x11CollectionService\x12j\n" +
 	"\rGetMembership\x12+.rollcall.collector.v1.GetMembershipRequest\x1a,.rollcall.collector.v1.GetMembershipResponse\x12p\n" +
 	"\x0fListCollections\x12-.rollcall.collector.v1.ListCollectionsRequest\x1a..rollcall.collector.v1.ListCollectionsResponse\x12j\n" +
@@ -2905,7 +3657,10 @@ const file_rollcall_collector_v1_collection_proto_rawDesc = "" +
 	"\aWitness\x12%.rollcall.collector.v1.WitnessRequest\x1a&.rollcall.collector.v1.WitnessResponse\x12W\n" +
 	"\x06Select\x12$.rollcall.collector.v1.SelectRequest\x1a%.rollcall.collector.v1.SelectResponse0\x01\x12|\n" +
 	"\x13ReloadConfiguration\x121.rollcall.collector.v1.ReloadConfigurationRequest\x1a2.rollcall.collector.v1.ReloadConfigurationResponse\x12s\n" +
-	"\x10GetConfiguration\x12..rollcall.collector.v1.GetConfigurationRequest\x1a/.rollcall.collector.v1.GetConfigurationResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
+	"\x10GetConfiguration\x12..rollcall.collector.v1.GetConfigurationRequest\x1a/.rollcall.collector.v1.GetConfigurationResponse\x12^\n" +
+	"\tListSinks\x12'.rollcall.collector.v1.ListSinksRequest\x1a(.rollcall.collector.v1.ListSinksResponse\x12g\n" +
+	"\fDeleteSeries\x12*.rollcall.collector.v1.DeleteSeriesRequest\x1a+.rollcall.collector.v1.DeleteSeriesResponse\x12m\n" +
+	"\x0eCreateSnapshot\x12,.rollcall.collector.v1.CreateSnapshotRequest\x1a-.rollcall.collector.v1.CreateSnapshotResponseBLZJgithub.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1;collectorv1b\x06proto3"
 
 var (
 	file_rollcall_collector_v1_collection_proto_rawDescOnce sync.Once
@@ -2919,122 +3674,149 @@ func file_rollcall_collector_v1_collection_proto_rawDescGZIP() []byte {
 	return file_rollcall_collector_v1_collection_proto_rawDescData
 }
 
-var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_rollcall_collector_v1_collection_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_rollcall_collector_v1_collection_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_rollcall_collector_v1_collection_proto_goTypes = []any{
 	(FailureReason)(0),                  // 0: rollcall.collector.v1.FailureReason
 	(SelectKind)(0),                     // 1: rollcall.collector.v1.SelectKind
 	(MatchType)(0),                      // 2: rollcall.collector.v1.MatchType
 	(ChunkEncoding)(0),                  // 3: rollcall.collector.v1.ChunkEncoding
-	(*CollectionResult)(nil),            // 4: rollcall.collector.v1.CollectionResult
-	(*Collection)(nil),                  // 5: rollcall.collector.v1.Collection
-	(*GetMembershipRequest)(nil),        // 6: rollcall.collector.v1.GetMembershipRequest
-	(*GetMembershipResponse)(nil),       // 7: rollcall.collector.v1.GetMembershipResponse
-	(*ListCollectionsRequest)(nil),      // 8: rollcall.collector.v1.ListCollectionsRequest
-	(*ListCollectionsResponse)(nil),     // 9: rollcall.collector.v1.ListCollectionsResponse
-	(*GetCollectionRequest)(nil),        // 10: rollcall.collector.v1.GetCollectionRequest
-	(*GetCollectionResponse)(nil),       // 11: rollcall.collector.v1.GetCollectionResponse
-	(*CollectNowRequest)(nil),           // 12: rollcall.collector.v1.CollectNowRequest
-	(*CollectNowResponse)(nil),          // 13: rollcall.collector.v1.CollectNowResponse
-	(*HeldProducer)(nil),                // 14: rollcall.collector.v1.HeldProducer
-	(*ListHeldRequest)(nil),             // 15: rollcall.collector.v1.ListHeldRequest
-	(*ListHeldResponse)(nil),            // 16: rollcall.collector.v1.ListHeldResponse
-	(*ReleaseHeldRequest)(nil),          // 17: rollcall.collector.v1.ReleaseHeldRequest
-	(*ReleaseHeldResponse)(nil),         // 18: rollcall.collector.v1.ReleaseHeldResponse
-	(*WitnessRequest)(nil),              // 19: rollcall.collector.v1.WitnessRequest
-	(*Testimony)(nil),                   // 20: rollcall.collector.v1.Testimony
-	(*WitnessResponse)(nil),             // 21: rollcall.collector.v1.WitnessResponse
-	(*LabelMatcher)(nil),                // 22: rollcall.collector.v1.LabelMatcher
-	(*Selector)(nil),                    // 23: rollcall.collector.v1.Selector
-	(*SelectRequest)(nil),               // 24: rollcall.collector.v1.SelectRequest
-	(*SelectedChunk)(nil),               // 25: rollcall.collector.v1.SelectedChunk
-	(*SelectedSeries)(nil),              // 26: rollcall.collector.v1.SelectedSeries
-	(*SelectedSeriesFrame)(nil),         // 27: rollcall.collector.v1.SelectedSeriesFrame
-	(*SelectedStringsFrame)(nil),        // 28: rollcall.collector.v1.SelectedStringsFrame
-	(*SelectedExemplar)(nil),            // 29: rollcall.collector.v1.SelectedExemplar
-	(*SelectedExemplars)(nil),           // 30: rollcall.collector.v1.SelectedExemplars
-	(*SelectedExemplarsFrame)(nil),      // 31: rollcall.collector.v1.SelectedExemplarsFrame
-	(*SelectEnd)(nil),                   // 32: rollcall.collector.v1.SelectEnd
-	(*SelectResponse)(nil),              // 33: rollcall.collector.v1.SelectResponse
-	(*ReloadConfigurationRequest)(nil),  // 34: rollcall.collector.v1.ReloadConfigurationRequest
-	(*ReloadConfigurationResponse)(nil), // 35: rollcall.collector.v1.ReloadConfigurationResponse
-	(*GetConfigurationRequest)(nil),     // 36: rollcall.collector.v1.GetConfigurationRequest
-	(*GetConfigurationResponse)(nil),    // 37: rollcall.collector.v1.GetConfigurationResponse
-	(*timestamppb.Timestamp)(nil),       // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 39: google.protobuf.Duration
-	(*v1.Assignment)(nil),               // 40: rollcall.registry.v1.Assignment
-	(*v1.Refusal)(nil),                  // 41: rollcall.registry.v1.Refusal
-	(v1.RemovalCause)(0),                // 42: rollcall.registry.v1.RemovalCause
-	(*v1.Label)(nil),                    // 43: rollcall.registry.v1.Label
+	(SinkKind)(0),                       // 4: rollcall.collector.v1.SinkKind
+	(*CollectionResult)(nil),            // 5: rollcall.collector.v1.CollectionResult
+	(*Collection)(nil),                  // 6: rollcall.collector.v1.Collection
+	(*GetMembershipRequest)(nil),        // 7: rollcall.collector.v1.GetMembershipRequest
+	(*GetMembershipResponse)(nil),       // 8: rollcall.collector.v1.GetMembershipResponse
+	(*ListCollectionsRequest)(nil),      // 9: rollcall.collector.v1.ListCollectionsRequest
+	(*ListCollectionsResponse)(nil),     // 10: rollcall.collector.v1.ListCollectionsResponse
+	(*GetCollectionRequest)(nil),        // 11: rollcall.collector.v1.GetCollectionRequest
+	(*GetCollectionResponse)(nil),       // 12: rollcall.collector.v1.GetCollectionResponse
+	(*CollectNowRequest)(nil),           // 13: rollcall.collector.v1.CollectNowRequest
+	(*CollectNowResponse)(nil),          // 14: rollcall.collector.v1.CollectNowResponse
+	(*HeldProducer)(nil),                // 15: rollcall.collector.v1.HeldProducer
+	(*ListHeldRequest)(nil),             // 16: rollcall.collector.v1.ListHeldRequest
+	(*ListHeldResponse)(nil),            // 17: rollcall.collector.v1.ListHeldResponse
+	(*ReleaseHeldRequest)(nil),          // 18: rollcall.collector.v1.ReleaseHeldRequest
+	(*ReleaseHeldResponse)(nil),         // 19: rollcall.collector.v1.ReleaseHeldResponse
+	(*WitnessRequest)(nil),              // 20: rollcall.collector.v1.WitnessRequest
+	(*Testimony)(nil),                   // 21: rollcall.collector.v1.Testimony
+	(*WitnessResponse)(nil),             // 22: rollcall.collector.v1.WitnessResponse
+	(*LabelMatcher)(nil),                // 23: rollcall.collector.v1.LabelMatcher
+	(*Selector)(nil),                    // 24: rollcall.collector.v1.Selector
+	(*SelectRequest)(nil),               // 25: rollcall.collector.v1.SelectRequest
+	(*SelectedChunk)(nil),               // 26: rollcall.collector.v1.SelectedChunk
+	(*SelectedSeries)(nil),              // 27: rollcall.collector.v1.SelectedSeries
+	(*SelectedSeriesFrame)(nil),         // 28: rollcall.collector.v1.SelectedSeriesFrame
+	(*SelectedStringsFrame)(nil),        // 29: rollcall.collector.v1.SelectedStringsFrame
+	(*SelectedExemplar)(nil),            // 30: rollcall.collector.v1.SelectedExemplar
+	(*SelectedExemplars)(nil),           // 31: rollcall.collector.v1.SelectedExemplars
+	(*SelectedExemplarsFrame)(nil),      // 32: rollcall.collector.v1.SelectedExemplarsFrame
+	(*SelectEnd)(nil),                   // 33: rollcall.collector.v1.SelectEnd
+	(*SelectResponse)(nil),              // 34: rollcall.collector.v1.SelectResponse
+	(*ReloadConfigurationRequest)(nil),  // 35: rollcall.collector.v1.ReloadConfigurationRequest
+	(*ReloadConfigurationResponse)(nil), // 36: rollcall.collector.v1.ReloadConfigurationResponse
+	(*GetConfigurationRequest)(nil),     // 37: rollcall.collector.v1.GetConfigurationRequest
+	(*GetConfigurationResponse)(nil),    // 38: rollcall.collector.v1.GetConfigurationResponse
+	(*DroppedSamples)(nil),              // 39: rollcall.collector.v1.DroppedSamples
+	(*Sink)(nil),                        // 40: rollcall.collector.v1.Sink
+	(*Queue)(nil),                       // 41: rollcall.collector.v1.Queue
+	(*ListSinksRequest)(nil),            // 42: rollcall.collector.v1.ListSinksRequest
+	(*ListSinksResponse)(nil),           // 43: rollcall.collector.v1.ListSinksResponse
+	(*DeleteSeriesRequest)(nil),         // 44: rollcall.collector.v1.DeleteSeriesRequest
+	(*DeleteSeriesResponse)(nil),        // 45: rollcall.collector.v1.DeleteSeriesResponse
+	(*CreateSnapshotRequest)(nil),       // 46: rollcall.collector.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),      // 47: rollcall.collector.v1.CreateSnapshotResponse
+	(*timestamppb.Timestamp)(nil),       // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 49: google.protobuf.Duration
+	(*v1.Assignment)(nil),               // 50: rollcall.registry.v1.Assignment
+	(*v1.Refusal)(nil),                  // 51: rollcall.registry.v1.Refusal
+	(v1.RemovalCause)(0),                // 52: rollcall.registry.v1.RemovalCause
+	(*v1.Label)(nil),                    // 53: rollcall.registry.v1.Label
 }
 var file_rollcall_collector_v1_collection_proto_depIdxs = []int32{
-	38, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
-	39, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
+	48, // 0: rollcall.collector.v1.CollectionResult.start_time:type_name -> google.protobuf.Timestamp
+	49, // 1: rollcall.collector.v1.CollectionResult.duration:type_name -> google.protobuf.Duration
 	0,  // 2: rollcall.collector.v1.CollectionResult.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	40, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
-	38, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
-	4,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
-	38, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
-	38, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
-	4,  // 8: rollcall.collector.v1.Collection.last_success:type_name -> rollcall.collector.v1.CollectionResult
-	4,  // 9: rollcall.collector.v1.Collection.last_failure:type_name -> rollcall.collector.v1.CollectionResult
-	38, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
-	41, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
-	5,  // 12: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
-	5,  // 13: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
-	4,  // 14: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
-	40, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
-	38, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
-	39, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
-	42, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
-	38, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
-	14, // 20: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
-	38, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
+	50, // 3: rollcall.collector.v1.Collection.assignment:type_name -> rollcall.registry.v1.Assignment
+	48, // 4: rollcall.collector.v1.Collection.next_time:type_name -> google.protobuf.Timestamp
+	5,  // 5: rollcall.collector.v1.Collection.last_result:type_name -> rollcall.collector.v1.CollectionResult
+	48, // 6: rollcall.collector.v1.Collection.last_success_time:type_name -> google.protobuf.Timestamp
+	48, // 7: rollcall.collector.v1.Collection.last_failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 8: rollcall.collector.v1.Collection.last_success:type_name -> rollcall.collector.v1.CollectionResult
+	5,  // 9: rollcall.collector.v1.Collection.last_failure:type_name -> rollcall.collector.v1.CollectionResult
+	48, // 10: rollcall.collector.v1.GetMembershipResponse.last_seal_time:type_name -> google.protobuf.Timestamp
+	51, // 11: rollcall.collector.v1.GetMembershipResponse.last_refusal:type_name -> rollcall.registry.v1.Refusal
+	6,  // 12: rollcall.collector.v1.ListCollectionsResponse.collections:type_name -> rollcall.collector.v1.Collection
+	6,  // 13: rollcall.collector.v1.GetCollectionResponse.collection:type_name -> rollcall.collector.v1.Collection
+	5,  // 14: rollcall.collector.v1.CollectNowResponse.result:type_name -> rollcall.collector.v1.CollectionResult
+	50, // 15: rollcall.collector.v1.HeldProducer.assignment:type_name -> rollcall.registry.v1.Assignment
+	48, // 16: rollcall.collector.v1.HeldProducer.hold_time:type_name -> google.protobuf.Timestamp
+	49, // 17: rollcall.collector.v1.HeldProducer.confirmed_duration:type_name -> google.protobuf.Duration
+	52, // 18: rollcall.collector.v1.HeldProducer.cause:type_name -> rollcall.registry.v1.RemovalCause
+	48, // 19: rollcall.collector.v1.HeldProducer.failing_since:type_name -> google.protobuf.Timestamp
+	15, // 20: rollcall.collector.v1.ListHeldResponse.held:type_name -> rollcall.collector.v1.HeldProducer
+	48, // 21: rollcall.collector.v1.Testimony.failing_since:type_name -> google.protobuf.Timestamp
 	0,  // 22: rollcall.collector.v1.Testimony.failure_reason:type_name -> rollcall.collector.v1.FailureReason
-	20, // 23: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
+	21, // 23: rollcall.collector.v1.WitnessResponse.testimonies:type_name -> rollcall.collector.v1.Testimony
 	2,  // 24: rollcall.collector.v1.LabelMatcher.type:type_name -> rollcall.collector.v1.MatchType
-	22, // 25: rollcall.collector.v1.Selector.matchers:type_name -> rollcall.collector.v1.LabelMatcher
+	23, // 25: rollcall.collector.v1.Selector.matchers:type_name -> rollcall.collector.v1.LabelMatcher
 	1,  // 26: rollcall.collector.v1.SelectRequest.kind:type_name -> rollcall.collector.v1.SelectKind
-	23, // 27: rollcall.collector.v1.SelectRequest.selectors:type_name -> rollcall.collector.v1.Selector
+	24, // 27: rollcall.collector.v1.SelectRequest.selectors:type_name -> rollcall.collector.v1.Selector
 	3,  // 28: rollcall.collector.v1.SelectedChunk.encoding:type_name -> rollcall.collector.v1.ChunkEncoding
-	25, // 29: rollcall.collector.v1.SelectedSeries.chunks:type_name -> rollcall.collector.v1.SelectedChunk
-	26, // 30: rollcall.collector.v1.SelectedSeriesFrame.series:type_name -> rollcall.collector.v1.SelectedSeries
-	43, // 31: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
-	43, // 32: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
-	29, // 33: rollcall.collector.v1.SelectedExemplars.exemplars:type_name -> rollcall.collector.v1.SelectedExemplar
-	30, // 34: rollcall.collector.v1.SelectedExemplarsFrame.series:type_name -> rollcall.collector.v1.SelectedExemplars
-	27, // 35: rollcall.collector.v1.SelectResponse.series:type_name -> rollcall.collector.v1.SelectedSeriesFrame
-	28, // 36: rollcall.collector.v1.SelectResponse.strings:type_name -> rollcall.collector.v1.SelectedStringsFrame
-	31, // 37: rollcall.collector.v1.SelectResponse.exemplars:type_name -> rollcall.collector.v1.SelectedExemplarsFrame
-	32, // 38: rollcall.collector.v1.SelectResponse.end:type_name -> rollcall.collector.v1.SelectEnd
-	38, // 39: rollcall.collector.v1.ReloadConfigurationResponse.load_time:type_name -> google.protobuf.Timestamp
-	38, // 40: rollcall.collector.v1.GetConfigurationResponse.load_time:type_name -> google.protobuf.Timestamp
-	38, // 41: rollcall.collector.v1.GetConfigurationResponse.last_error_time:type_name -> google.protobuf.Timestamp
-	6,  // 42: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
-	8,  // 43: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
-	10, // 44: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
-	12, // 45: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
-	15, // 46: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
-	17, // 47: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
-	19, // 48: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
-	24, // 49: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
-	34, // 50: rollcall.collector.v1.CollectionService.ReloadConfiguration:input_type -> rollcall.collector.v1.ReloadConfigurationRequest
-	36, // 51: rollcall.collector.v1.CollectionService.GetConfiguration:input_type -> rollcall.collector.v1.GetConfigurationRequest
-	7,  // 52: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
-	9,  // 53: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
-	11, // 54: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
-	13, // 55: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
-	16, // 56: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
-	18, // 57: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
-	21, // 58: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
-	33, // 59: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
-	35, // 60: rollcall.collector.v1.CollectionService.ReloadConfiguration:output_type -> rollcall.collector.v1.ReloadConfigurationResponse
-	37, // 61: rollcall.collector.v1.CollectionService.GetConfiguration:output_type -> rollcall.collector.v1.GetConfigurationResponse
-	52, // [52:62] is the sub-list for method output_type
-	42, // [42:52] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	26, // 29: rollcall.collector.v1.SelectedSeries.chunks:type_name -> rollcall.collector.v1.SelectedChunk
+	27, // 30: rollcall.collector.v1.SelectedSeriesFrame.series:type_name -> rollcall.collector.v1.SelectedSeries
+	53, // 31: rollcall.collector.v1.SelectedExemplar.labels:type_name -> rollcall.registry.v1.Label
+	53, // 32: rollcall.collector.v1.SelectedExemplars.series_labels:type_name -> rollcall.registry.v1.Label
+	30, // 33: rollcall.collector.v1.SelectedExemplars.exemplars:type_name -> rollcall.collector.v1.SelectedExemplar
+	31, // 34: rollcall.collector.v1.SelectedExemplarsFrame.series:type_name -> rollcall.collector.v1.SelectedExemplars
+	28, // 35: rollcall.collector.v1.SelectResponse.series:type_name -> rollcall.collector.v1.SelectedSeriesFrame
+	29, // 36: rollcall.collector.v1.SelectResponse.strings:type_name -> rollcall.collector.v1.SelectedStringsFrame
+	32, // 37: rollcall.collector.v1.SelectResponse.exemplars:type_name -> rollcall.collector.v1.SelectedExemplarsFrame
+	33, // 38: rollcall.collector.v1.SelectResponse.end:type_name -> rollcall.collector.v1.SelectEnd
+	48, // 39: rollcall.collector.v1.ReloadConfigurationResponse.load_time:type_name -> google.protobuf.Timestamp
+	48, // 40: rollcall.collector.v1.GetConfigurationResponse.load_time:type_name -> google.protobuf.Timestamp
+	48, // 41: rollcall.collector.v1.GetConfigurationResponse.last_error_time:type_name -> google.protobuf.Timestamp
+	4,  // 42: rollcall.collector.v1.Sink.kind:type_name -> rollcall.collector.v1.SinkKind
+	49, // 43: rollcall.collector.v1.Sink.lag_duration:type_name -> google.protobuf.Duration
+	48, // 44: rollcall.collector.v1.Sink.oldest_time:type_name -> google.protobuf.Timestamp
+	39, // 45: rollcall.collector.v1.Sink.dropped:type_name -> rollcall.collector.v1.DroppedSamples
+	48, // 46: rollcall.collector.v1.Sink.last_success_time:type_name -> google.protobuf.Timestamp
+	48, // 47: rollcall.collector.v1.Sink.last_error_time:type_name -> google.protobuf.Timestamp
+	48, // 48: rollcall.collector.v1.Queue.last_error_time:type_name -> google.protobuf.Timestamp
+	48, // 49: rollcall.collector.v1.Queue.synced_time:type_name -> google.protobuf.Timestamp
+	40, // 50: rollcall.collector.v1.ListSinksResponse.sinks:type_name -> rollcall.collector.v1.Sink
+	41, // 51: rollcall.collector.v1.ListSinksResponse.queue:type_name -> rollcall.collector.v1.Queue
+	24, // 52: rollcall.collector.v1.DeleteSeriesRequest.selectors:type_name -> rollcall.collector.v1.Selector
+	7,  // 53: rollcall.collector.v1.CollectionService.GetMembership:input_type -> rollcall.collector.v1.GetMembershipRequest
+	9,  // 54: rollcall.collector.v1.CollectionService.ListCollections:input_type -> rollcall.collector.v1.ListCollectionsRequest
+	11, // 55: rollcall.collector.v1.CollectionService.GetCollection:input_type -> rollcall.collector.v1.GetCollectionRequest
+	13, // 56: rollcall.collector.v1.CollectionService.CollectNow:input_type -> rollcall.collector.v1.CollectNowRequest
+	16, // 57: rollcall.collector.v1.CollectionService.ListHeld:input_type -> rollcall.collector.v1.ListHeldRequest
+	18, // 58: rollcall.collector.v1.CollectionService.ReleaseHeld:input_type -> rollcall.collector.v1.ReleaseHeldRequest
+	20, // 59: rollcall.collector.v1.CollectionService.Witness:input_type -> rollcall.collector.v1.WitnessRequest
+	25, // 60: rollcall.collector.v1.CollectionService.Select:input_type -> rollcall.collector.v1.SelectRequest
+	35, // 61: rollcall.collector.v1.CollectionService.ReloadConfiguration:input_type -> rollcall.collector.v1.ReloadConfigurationRequest
+	37, // 62: rollcall.collector.v1.CollectionService.GetConfiguration:input_type -> rollcall.collector.v1.GetConfigurationRequest
+	42, // 63: rollcall.collector.v1.CollectionService.ListSinks:input_type -> rollcall.collector.v1.ListSinksRequest
+	44, // 64: rollcall.collector.v1.CollectionService.DeleteSeries:input_type -> rollcall.collector.v1.DeleteSeriesRequest
+	46, // 65: rollcall.collector.v1.CollectionService.CreateSnapshot:input_type -> rollcall.collector.v1.CreateSnapshotRequest
+	8,  // 66: rollcall.collector.v1.CollectionService.GetMembership:output_type -> rollcall.collector.v1.GetMembershipResponse
+	10, // 67: rollcall.collector.v1.CollectionService.ListCollections:output_type -> rollcall.collector.v1.ListCollectionsResponse
+	12, // 68: rollcall.collector.v1.CollectionService.GetCollection:output_type -> rollcall.collector.v1.GetCollectionResponse
+	14, // 69: rollcall.collector.v1.CollectionService.CollectNow:output_type -> rollcall.collector.v1.CollectNowResponse
+	17, // 70: rollcall.collector.v1.CollectionService.ListHeld:output_type -> rollcall.collector.v1.ListHeldResponse
+	19, // 71: rollcall.collector.v1.CollectionService.ReleaseHeld:output_type -> rollcall.collector.v1.ReleaseHeldResponse
+	22, // 72: rollcall.collector.v1.CollectionService.Witness:output_type -> rollcall.collector.v1.WitnessResponse
+	34, // 73: rollcall.collector.v1.CollectionService.Select:output_type -> rollcall.collector.v1.SelectResponse
+	36, // 74: rollcall.collector.v1.CollectionService.ReloadConfiguration:output_type -> rollcall.collector.v1.ReloadConfigurationResponse
+	38, // 75: rollcall.collector.v1.CollectionService.GetConfiguration:output_type -> rollcall.collector.v1.GetConfigurationResponse
+	43, // 76: rollcall.collector.v1.CollectionService.ListSinks:output_type -> rollcall.collector.v1.ListSinksResponse
+	45, // 77: rollcall.collector.v1.CollectionService.DeleteSeries:output_type -> rollcall.collector.v1.DeleteSeriesResponse
+	47, // 78: rollcall.collector.v1.CollectionService.CreateSnapshot:output_type -> rollcall.collector.v1.CreateSnapshotResponse
+	66, // [66:79] is the sub-list for method output_type
+	53, // [53:66] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_rollcall_collector_v1_collection_proto_init() }
@@ -3048,13 +3830,14 @@ func file_rollcall_collector_v1_collection_proto_init() {
 		(*SelectResponse_Exemplars)(nil),
 		(*SelectResponse_End)(nil),
 	}
+	file_rollcall_collector_v1_collection_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rollcall_collector_v1_collection_proto_rawDesc), len(file_rollcall_collector_v1_collection_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   34,
+			NumEnums:      5,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,9 @@ const (
 	CollectionService_Select_FullMethodName              = "/rollcall.collector.v1.CollectionService/Select"
 	CollectionService_ReloadConfiguration_FullMethodName = "/rollcall.collector.v1.CollectionService/ReloadConfiguration"
 	CollectionService_GetConfiguration_FullMethodName    = "/rollcall.collector.v1.CollectionService/GetConfiguration"
+	CollectionService_ListSinks_FullMethodName           = "/rollcall.collector.v1.CollectionService/ListSinks"
+	CollectionService_DeleteSeries_FullMethodName        = "/rollcall.collector.v1.CollectionService/DeleteSeries"
+	CollectionService_CreateSnapshot_FullMethodName      = "/rollcall.collector.v1.CollectionService/CreateSnapshot"
 )
 
 // CollectionServiceClient is the client API for CollectionService service.
@@ -110,6 +113,28 @@ type CollectionServiceClient interface {
 	// GetConfiguration answers the configuration that holds, without its secrets,
 	// and how the last reload went.
 	GetConfiguration(ctx context.Context, in *GetConfigurationRequest, opts ...grpc.CallOption) (*GetConfigurationResponse, error)
+	// ListSinks answers where samples go, and how that is going: the embedded
+	// store, if there is one, and the sinks of the configuration by their names.
+	ListSinks(ctx context.Context, in *ListSinksRequest, opts ...grpc.CallOption) (*ListSinksResponse, error)
+	// DeleteSeries deletes samples from the embedded store: those of the series
+	// that a selector selects, in a span of time. They are found no more when it
+	// answers; the disk space comes back as blocks are compacted. What is
+	// collected later is stored as ever, and what was sent to sinks stays there.
+	//
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason NO_STORE;
+	// RESOURCE_EXHAUSTED with the reason BUSY while a snapshot or another deletion is
+	// made; UNAVAILABLE while the store is not open.
+	DeleteSeries(ctx context.Context, in *DeleteSeriesRequest, opts ...grpc.CallOption) (*DeleteSeriesResponse, error)
+	// CreateSnapshot writes all blocks of the embedded store, and its newest
+	// samples as one more block, below the data directory: a copy that can be taken
+	// away, and opened as a store of Prometheus's format. It takes disk space only
+	// for what is not in blocks yet, as long as the blocks live.
+	//
+	// Errors: FAILED_PRECONDITION with the reason NO_STORE; RESOURCE_EXHAUSTED with
+	// the reason BUSY while another snapshot or a deletion is made, and
+	// TOO_MANY_SNAPSHOTS until old ones are removed; UNAVAILABLE while the store is
+	// not open.
+	CreateSnapshot(ctx context.Context, in *CreateSnapshotRequest, opts ...grpc.CallOption) (*CreateSnapshotResponse, error)
 }
 
 type collectionServiceClient struct {
@@ -229,6 +254,36 @@ func (c *collectionServiceClient) GetConfiguration(ctx context.Context, in *GetC
 	return out, nil
 }
 
+func (c *collectionServiceClient) ListSinks(ctx context.Context, in *ListSinksRequest, opts ...grpc.CallOption) (*ListSinksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSinksResponse)
+	err := c.cc.Invoke(ctx, CollectionService_ListSinks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *collectionServiceClient) DeleteSeries(ctx context.Context, in *DeleteSeriesRequest, opts ...grpc.CallOption) (*DeleteSeriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteSeriesResponse)
+	err := c.cc.Invoke(ctx, CollectionService_DeleteSeries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *collectionServiceClient) CreateSnapshot(ctx context.Context, in *CreateSnapshotRequest, opts ...grpc.CallOption) (*CreateSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateSnapshotResponse)
+	err := c.cc.Invoke(ctx, CollectionService_CreateSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CollectionServiceServer is the server API for CollectionService service.
 // All implementations must embed UnimplementedCollectionServiceServer
 // for forward compatibility.
@@ -306,6 +361,28 @@ type CollectionServiceServer interface {
 	// GetConfiguration answers the configuration that holds, without its secrets,
 	// and how the last reload went.
 	GetConfiguration(context.Context, *GetConfigurationRequest) (*GetConfigurationResponse, error)
+	// ListSinks answers where samples go, and how that is going: the embedded
+	// store, if there is one, and the sinks of the configuration by their names.
+	ListSinks(context.Context, *ListSinksRequest) (*ListSinksResponse, error)
+	// DeleteSeries deletes samples from the embedded store: those of the series
+	// that a selector selects, in a span of time. They are found no more when it
+	// answers; the disk space comes back as blocks are compacted. What is
+	// collected later is stored as ever, and what was sent to sinks stays there.
+	//
+	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason NO_STORE;
+	// RESOURCE_EXHAUSTED with the reason BUSY while a snapshot or another deletion is
+	// made; UNAVAILABLE while the store is not open.
+	DeleteSeries(context.Context, *DeleteSeriesRequest) (*DeleteSeriesResponse, error)
+	// CreateSnapshot writes all blocks of the embedded store, and its newest
+	// samples as one more block, below the data directory: a copy that can be taken
+	// away, and opened as a store of Prometheus's format. It takes disk space only
+	// for what is not in blocks yet, as long as the blocks live.
+	//
+	// Errors: FAILED_PRECONDITION with the reason NO_STORE; RESOURCE_EXHAUSTED with
+	// the reason BUSY while another snapshot or a deletion is made, and
+	// TOO_MANY_SNAPSHOTS until old ones are removed; UNAVAILABLE while the store is
+	// not open.
+	CreateSnapshot(context.Context, *CreateSnapshotRequest) (*CreateSnapshotResponse, error)
 	mustEmbedUnimplementedCollectionServiceServer()
 }
 
@@ -345,6 +422,15 @@ func (UnimplementedCollectionServiceServer) ReloadConfiguration(context.Context,
 }
 func (UnimplementedCollectionServiceServer) GetConfiguration(context.Context, *GetConfigurationRequest) (*GetConfigurationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetConfiguration not implemented")
+}
+func (UnimplementedCollectionServiceServer) ListSinks(context.Context, *ListSinksRequest) (*ListSinksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSinks not implemented")
+}
+func (UnimplementedCollectionServiceServer) DeleteSeries(context.Context, *DeleteSeriesRequest) (*DeleteSeriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteSeries not implemented")
+}
+func (UnimplementedCollectionServiceServer) CreateSnapshot(context.Context, *CreateSnapshotRequest) (*CreateSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateSnapshot not implemented")
 }
 func (UnimplementedCollectionServiceServer) mustEmbedUnimplementedCollectionServiceServer() {}
 func (UnimplementedCollectionServiceServer) testEmbeddedByValue()                           {}
@@ -540,6 +626,60 @@ func _CollectionService_GetConfiguration_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CollectionService_ListSinks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSinksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).ListSinks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_ListSinks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).ListSinks(ctx, req.(*ListSinksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CollectionService_DeleteSeries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteSeriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).DeleteSeries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_DeleteSeries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).DeleteSeries(ctx, req.(*DeleteSeriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CollectionService_CreateSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CollectionServiceServer).CreateSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CollectionService_CreateSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CollectionServiceServer).CreateSnapshot(ctx, req.(*CreateSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CollectionService_ServiceDesc is the grpc.ServiceDesc for CollectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -582,6 +722,18 @@ var CollectionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetConfiguration",
 			Handler:    _CollectionService_GetConfiguration_Handler,
+		},
+		{
+			MethodName: "ListSinks",
+			Handler:    _CollectionService_ListSinks_Handler,
+		},
+		{
+			MethodName: "DeleteSeries",
+			Handler:    _CollectionService_DeleteSeries_Handler,
+		},
+		{
+			MethodName: "CreateSnapshot",
+			Handler:    _CollectionService_CreateSnapshot_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

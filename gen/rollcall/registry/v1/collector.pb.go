@@ -135,9 +135,11 @@ type Collector struct {
 	// Output only. How many producers it collects until another collector does.
 	LeavingCount int64 `protobuf:"varint,43,opt,name=leaving_count,json=leavingCount,proto3" json:"leaving_count,omitempty"`
 	// Output only. When it was drained or expunged; absent when it was not.
-	DrainTime     *timestamppb.Timestamp `protobuf:"bytes,44,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DrainTime *timestamppb.Timestamp `protobuf:"bytes,44,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	// Output only. Whether the drain ends by itself when another instance registers.
+	DrainUntilRestart bool `protobuf:"varint,45,opt,name=drain_until_restart,json=drainUntilRestart,proto3" json:"drain_until_restart,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Collector) Reset() {
@@ -308,6 +310,13 @@ func (x *Collector) GetDrainTime() *timestamppb.Timestamp {
 		return x.DrainTime
 	}
 	return nil
+}
+
+func (x *Collector) GetDrainUntilRestart() bool {
+	if x != nil {
+		return x.DrainUntilRestart
+	}
+	return false
 }
 
 // RegisterCollectorRequest makes a collector known.
@@ -710,7 +719,14 @@ type DrainCollectorRequest struct {
 	// The collector's id.
 	CollectorId string `protobuf:"bytes,1,opt,name=collector_id,json=collectorId,proto3" json:"collector_id,omitempty"`
 	// Only plan: answer who would get what, change nothing.
-	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// End the drain when another instance of the collector registers: what is
+	// stopped comes back. It does not shorten a drain that has no such end. A
+	// registry that does not know this field drains without an end.
+	UntilRestart bool `protobuf:"varint,3,opt,name=until_restart,json=untilRestart,proto3" json:"until_restart,omitempty"`
+	// If not empty, drain only while this is the newest instance: a request that
+	// comes late does not drain the one that was started in the meantime.
+	InstanceId    string `protobuf:"bytes,4,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +773,20 @@ func (x *DrainCollectorRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *DrainCollectorRequest) GetUntilRestart() bool {
+	if x != nil {
+		return x.UntilRestart
+	}
+	return false
+}
+
+func (x *DrainCollectorRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
 }
 
 // DrainCollectorResponse is what the drain does.
@@ -1066,7 +1096,7 @@ var File_rollcall_registry_v1_collector_proto protoreflect.FileDescriptor
 
 const file_rollcall_registry_v1_collector_proto_rawDesc = "" +
 	"\n" +
-	"$rollcall/registry/v1/collector.proto\x12\x14rollcall.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\x1a$rollcall/registry/v1/placement.proto\"\xbb\a\n" +
+	"$rollcall/registry/v1/collector.proto\x12\x14rollcall.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%rollcall/registry/v1/assignment.proto\x1a$rollcall/registry/v1/placement.proto\"\xeb\a\n" +
 	"\tCollector\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -1092,7 +1122,8 @@ const file_rollcall_registry_v1_collector_proto_rawDesc = "" +
 	"\x0elast_seen_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12#\n" +
 	"\rleaving_count\x18+ \x01(\x03R\fleavingCount\x129\n" +
 	"\n" +
-	"drain_time\x18, \x01(\v2\x1a.google.protobuf.TimestampR\tdrainTime\"Y\n" +
+	"drain_time\x18, \x01(\v2\x1a.google.protobuf.TimestampR\tdrainTime\x12.\n" +
+	"\x13drain_until_restart\x18- \x01(\bR\x11drainUntilRestart\"Y\n" +
 	"\x18RegisterCollectorRequest\x12=\n" +
 	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\"\x8c\x01\n" +
 	"\x19RegisterCollectorResponse\x12=\n" +
@@ -1120,10 +1151,13 @@ const file_rollcall_registry_v1_collector_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05stale\x18\x05 \x01(\bR\x05stale\"_\n" +
+	"\x05stale\x18\x05 \x01(\bR\x05stale\"\xa5\x01\n" +
 	"\x15DrainCollectorRequest\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12#\n" +
-	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\xc2\x01\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12#\n" +
+	"\runtil_restart\x18\x03 \x01(\bR\funtilRestart\x12\x1f\n" +
+	"\vinstance_id\x18\x04 \x01(\tR\n" +
+	"instanceId\"\xc2\x01\n" +
 	"\x16DrainCollectorResponse\x12=\n" +
 	"\tcollector\x18\x01 \x01(\v2\x1f.rollcall.registry.v1.CollectorR\tcollector\x127\n" +
 	"\x04plan\x18\x02 \x01(\v2#.rollcall.registry.v1.PlacementPlanR\x04plan\x12\x14\n" +

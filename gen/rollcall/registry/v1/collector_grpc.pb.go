@@ -40,8 +40,8 @@ type CollectorServiceClient interface {
 	// something changed.
 	//
 	// A collector stays known when its process ends. Its producers stay its own
-	// for a time of grace; then they are handed off. Registering again ends no
-	// drain.
+	// for a time of grace; then they are handed off. Another instance ends a drain
+	// that was until the restart; no registration ends any other drain.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason EXPUNGED;
 	// ABORTED with the reason INSTANCE_REPLACED when a
@@ -61,8 +61,13 @@ type CollectorServiceClient interface {
 	// is given nothing new, and is DRAINED when the last has left. It is
 	// idempotent.
 	//
+	// A drain stands until UndrainCollector ends it; one until the restart also
+	// until another instance of the collector registers. Of two, the one that stands
+	// longer counts, whichever came first.
+	//
 	// Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION with the reason
-	// NO_OTHER_COLLECTOR when there is no other one to hand anything to, EXPUNGED.
+	// NO_OTHER_COLLECTOR when there is no other one to hand anything to, EXPUNGED;
+	// ABORTED with the reason INSTANCE_REPLACED when instance_id is not the newest.
 	DrainCollector(ctx context.Context, in *DrainCollectorRequest, opts ...grpc.CallOption) (*DrainCollectorResponse, error)
 	// UndrainCollector lets a collector be given producers again, also one that
 	// was expunged. What was handed off does not come back by itself.
@@ -159,8 +164,8 @@ type CollectorServiceServer interface {
 	// something changed.
 	//
 	// A collector stays known when its process ends. Its producers stay its own
-	// for a time of grace; then they are handed off. Registering again ends no
-	// drain.
+	// for a time of grace; then they are handed off. Another instance ends a drain
+	// that was until the restart; no registration ends any other drain.
 	//
 	// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION with the reason EXPUNGED;
 	// ABORTED with the reason INSTANCE_REPLACED when a
@@ -180,8 +185,13 @@ type CollectorServiceServer interface {
 	// is given nothing new, and is DRAINED when the last has left. It is
 	// idempotent.
 	//
+	// A drain stands until UndrainCollector ends it; one until the restart also
+	// until another instance of the collector registers. Of two, the one that stands
+	// longer counts, whichever came first.
+	//
 	// Errors: INVALID_ARGUMENT; NOT_FOUND; FAILED_PRECONDITION with the reason
-	// NO_OTHER_COLLECTOR when there is no other one to hand anything to, EXPUNGED.
+	// NO_OTHER_COLLECTOR when there is no other one to hand anything to, EXPUNGED;
+	// ABORTED with the reason INSTANCE_REPLACED when instance_id is not the newest.
 	DrainCollector(context.Context, *DrainCollectorRequest) (*DrainCollectorResponse, error)
 	// UndrainCollector lets a collector be given producers again, also one that
 	// was expunged. What was handed off does not come back by itself.

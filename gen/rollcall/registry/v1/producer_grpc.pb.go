@@ -54,7 +54,12 @@ type ProducerServiceClient interface {
 	// RESOURCE_EXHAUSTED with the reason REGISTRATION_RATE when more registrations
 	// come from one address than are taken from it (RetryInfo tells when the same
 	// call will be taken; nothing was looked at). Renewals count, and so does each
-	// registration of a batch.
+	// registration of a batch. RESOURCE_EXHAUSTED with the reason PRODUCER_QUOTA
+	// when as many producers count for the caller's identity as may (the metadata
+	// `limit`), and this one is not on the roll; nothing was written. One that is on
+	// the roll is never refused for that. A producer counts for the identity whose
+	// registration changed it last, if that had room, and for nobody when that was
+	// an operator, or one whose ids are no more than its limit.
 	RegisterProducer(ctx context.Context, in *RegisterProducerRequest, opts ...grpc.CallOption) (*RegisterProducerResponse, error)
 	// BatchRegisterProducers registers up to 1,000 producers. Each has its own
 	// result: one that is at fault does not keep the others from being
@@ -63,7 +68,7 @@ type ProducerServiceClient interface {
 	// Errors: INVALID_ARGUMENT for more than 1,000 requests, more than 2 MiB of
 	// them, or two with the same producer_id; RESOURCE_EXHAUSTED with the reason
 	// REGISTRATION_RATE as for RegisterProducer, for the batch as a whole; faults
-	// of single requests stand in their results.
+	// of single requests, PRODUCER_QUOTA among them, stand in their results.
 	BatchRegisterProducers(ctx context.Context, in *BatchRegisterProducersRequest, opts ...grpc.CallOption) (*BatchRegisterProducersResponse, error)
 	// DeregisterProducer takes a producer off the roll. Its collector stops
 	// collecting it at once. It is idempotent: an unknown id is OK, with
@@ -169,7 +174,12 @@ type ProducerServiceServer interface {
 	// RESOURCE_EXHAUSTED with the reason REGISTRATION_RATE when more registrations
 	// come from one address than are taken from it (RetryInfo tells when the same
 	// call will be taken; nothing was looked at). Renewals count, and so does each
-	// registration of a batch.
+	// registration of a batch. RESOURCE_EXHAUSTED with the reason PRODUCER_QUOTA
+	// when as many producers count for the caller's identity as may (the metadata
+	// `limit`), and this one is not on the roll; nothing was written. One that is on
+	// the roll is never refused for that. A producer counts for the identity whose
+	// registration changed it last, if that had room, and for nobody when that was
+	// an operator, or one whose ids are no more than its limit.
 	RegisterProducer(context.Context, *RegisterProducerRequest) (*RegisterProducerResponse, error)
 	// BatchRegisterProducers registers up to 1,000 producers. Each has its own
 	// result: one that is at fault does not keep the others from being
@@ -178,7 +188,7 @@ type ProducerServiceServer interface {
 	// Errors: INVALID_ARGUMENT for more than 1,000 requests, more than 2 MiB of
 	// them, or two with the same producer_id; RESOURCE_EXHAUSTED with the reason
 	// REGISTRATION_RATE as for RegisterProducer, for the batch as a whole; faults
-	// of single requests stand in their results.
+	// of single requests, PRODUCER_QUOTA among them, stand in their results.
 	BatchRegisterProducers(context.Context, *BatchRegisterProducersRequest) (*BatchRegisterProducersResponse, error)
 	// DeregisterProducer takes a producer off the roll. Its collector stops
 	// collecting it at once. It is idempotent: an unknown id is OK, with

@@ -112,7 +112,9 @@ type ProducerRecord struct {
 	// The collector that goes on with it until collector_id collects it, or empty.
 	HandoffFrom string `protobuf:"bytes,13,opt,name=handoff_from,json=handoffFrom,proto3" json:"handoff_from,omitempty"`
 	// The collector that had it before collector_id, or empty.
-	MovedFrom     string `protobuf:"bytes,14,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	MovedFrom string `protobuf:"bytes,14,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	// For whom it counts: a hash of the identity that registered it; 0 for nobody.
+	Owner         uint64 `protobuf:"fixed64,15,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +245,13 @@ func (x *ProducerRecord) GetMovedFrom() string {
 		return x.MovedFrom
 	}
 	return ""
+}
+
+func (x *ProducerRecord) GetOwner() uint64 {
+	if x != nil {
+		return x.Owner
+	}
+	return 0
 }
 
 // SuspectRecord stands under `suspects/<id>` while a producer with a lease fails
@@ -562,9 +571,12 @@ type CollectorRecord struct {
 	// When it was expunged; absent when it was not.
 	ExpungeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expunge_time,json=expungeTime,proto3" json:"expunge_time,omitempty"`
 	// When it was last gone for longer than its grace, the last two times.
-	GoneTimes     []*timestamppb.Timestamp `protobuf:"bytes,10,rep,name=gone_times,json=goneTimes,proto3" json:"gone_times,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	GoneTimes []*timestamppb.Timestamp `protobuf:"bytes,10,rep,name=gone_times,json=goneTimes,proto3" json:"gone_times,omitempty"`
+	// The drain stands only while this is the newest instance; empty when it stands
+	// until somebody ends it.
+	DrainInstanceId string `protobuf:"bytes,11,opt,name=drain_instance_id,json=drainInstanceId,proto3" json:"drain_instance_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CollectorRecord) Reset() {
@@ -665,6 +677,13 @@ func (x *CollectorRecord) GetGoneTimes() []*timestamppb.Timestamp {
 		return x.GoneTimes
 	}
 	return nil
+}
+
+func (x *CollectorRecord) GetDrainInstanceId() string {
+	if x != nil {
+		return x.DrainInstanceId
+	}
+	return ""
 }
 
 // SessionRecord stands under `sessions/<collector>` while a subscription lives.
@@ -976,7 +995,7 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\vEpochRecord\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\x85\x05\n" +
+	"createTime\"\x9b\x05\n" +
 	"\x0eProducerRecord\x12\x1e\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\fR\n" +
@@ -998,7 +1017,8 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\x1bexpected_samples_per_second\x18\f \x01(\x01R\x18expectedSamplesPerSecond\x12!\n" +
 	"\fhandoff_from\x18\r \x01(\tR\vhandoffFrom\x12\x1d\n" +
 	"\n" +
-	"moved_from\x18\x0e \x01(\tR\tmovedFrom\"\xc4\x01\n" +
+	"moved_from\x18\x0e \x01(\tR\tmovedFrom\x12\x14\n" +
+	"\x05owner\x18\x0f \x01(\x06R\x05owner\"\xc4\x01\n" +
 	"\rSuspectRecord\x12=\n" +
 	"\fsuspect_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vsuspectTime\x12!\n" +
 	"\fcollector_id\x18\x02 \x01(\tR\vcollectorId\x129\n" +
@@ -1020,7 +1040,7 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"generation\":\n" +
 	"\x0eCollectorLabel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xb7\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe3\x04\n" +
 	"\x0fCollectorRecord\x12B\n" +
 	"\tinstances\x18\x01 \x03(\v2$.rollcall.store.v1.CollectorInstanceR\tinstances\x125\n" +
 	"\x16introspection_endpoint\x18\x02 \x01(\tR\x15introspectionEndpoint\x129\n" +
@@ -1035,7 +1055,8 @@ const file_rollcall_store_v1_record_proto_rawDesc = "" +
 	"\fexpunge_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vexpungeTime\x129\n" +
 	"\n" +
 	"gone_times\x18\n" +
-	" \x03(\v2\x1a.google.protobuf.TimestampR\tgoneTimes\"\xea\x01\n" +
+	" \x03(\v2\x1a.google.protobuf.TimestampR\tgoneTimes\x12*\n" +
+	"\x11drain_instance_id\x18\v \x01(\tR\x0fdrainInstanceId\"\xea\x01\n" +
 	"\rSessionRecord\x12'\n" +
 	"\x0fsubscription_id\x18\x01 \x01(\tR\x0esubscriptionId\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +

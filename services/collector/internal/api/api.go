@@ -80,8 +80,14 @@ type Config struct {
 	// Selector answers from the store.
 	Selector Selector
 
+	// Store is the embedded store, nil where there is none.
+	Store Store
+
 	// Configuration is shown and reloaded.
 	Configuration Configuration
+
+	// Sinks are where samples go.
+	Sinks Sinks
 }
 
 // API is the collector's service.

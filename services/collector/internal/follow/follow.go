@@ -21,6 +21,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -83,6 +84,9 @@ type Config struct {
 
 	// Dial makes connections; nil: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+
+	// Credentials are those of the connections; nil: plain text.
+	Credentials credentials.TransportCredentials
 
 	// Collector is how this collector makes itself known.
 	Collector wire.CollectorInfo
@@ -276,8 +280,12 @@ func expunged(err error) bool {
 // connect makes a connection of its own for one try, so that no backoff but the
 // Follower's is at work.
 func (f *Follower) connect(address string) (*grpc.ClientConn, error) {
+	creds := f.Credentials
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithMaxHeaderListSize(maxHeaders),

@@ -17,6 +17,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
@@ -72,6 +73,7 @@ type peer struct {
 	id      assignment.CollectorID
 	address string
 	dial    Dial
+	creds   credentials.TransportCredentials
 
 	// doubtful says that it did not answer in time.
 	doubtful atomic.Bool
@@ -211,7 +213,7 @@ func (b *book) fetch(ctx context.Context, n int) ([]*registryv1.Collector, error
 }
 
 func (b *book) fetchFrom(ctx context.Context, address string) ([]*registryv1.Collector, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, options(b.DialRegistry)...)
+	conn, err := grpc.NewClient("passthrough:///"+address, options(b.DialRegistry, b.Credentials)...)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +288,7 @@ func (b *book) enter(list []*registryv1.Collector, now time.Time) {
 			if known != nil {
 				stale = append(stale, known)
 			}
-			b.peers[id] = &peer{id: id, address: c.GetIntrospectionEndpoint(), dial: b.DialPeer}
+			b.peers[id] = &peer{id: id, address: c.GetIntrospectionEndpoint(), dial: b.DialPeer, creds: b.Credentials}
 		default:
 			known.missingSince = time.Time{}
 		}
@@ -348,7 +350,7 @@ func (p *peer) connection() (*grpc.ClientConn, error) {
 		return nil, errors.New("it is elsewhere by now")
 	}
 	if p.conn == nil {
-		conn, err := grpc.NewClient("passthrough:///"+p.address, options(p.dial)...)
+		conn, err := grpc.NewClient("passthrough:///"+p.address, options(p.dial, p.creds)...)
 		if err != nil {
 			return nil, err
 		}
@@ -370,11 +372,14 @@ func (p *peer) disconnect() {
 
 // options are those of a connection: one that failed is tried again after some
 // seconds at most, since a question does not wait for it.
-func options(dial Dial) []grpc.DialOption {
+func options(dial Dial, creds credentials.TransportCredentials) []grpc.DialOption {
 	retry := backoff.DefaultConfig
 	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, 2*time.Second
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
 	all := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithMaxHeaderListSize(64 << 10),

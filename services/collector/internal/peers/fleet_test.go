@@ -57,7 +57,7 @@ func TestOneStore(t *testing.T) {
 
 		stop()
 		got, warnings, err = r.query()
-		if len(got["both"]) != 3 || !warned(warnings, `"c-2"`, "partial", "refused") || err != nil {
+		if len(got["both"]) != 3 || !warned(warnings, `"c-2"`, "partial", "Unavailable") || err != nil {
 			t.Errorf("without c-2: %v, %v, %v", got, warnings, err)
 		}
 		r.scope.Whole = true

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 	collectorv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/collector/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
@@ -191,7 +192,7 @@ func (f *Fleet) askOne(ctx context.Context, p *peer, q *question, allowed *allow
 		return a, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, ctx.Err() // Nobody waits any more; it says nothing of the other.
-	case ask.Err() != nil:
+	case ask.Err() != nil || status.Code(err) == codes.DeadlineExceeded: // the other one's clock may be the first to say so
 		p.doubtful.Store(true)
 		f.Metrics.asked(outcomeLate, time.Since(begin))
 		return nil, fmt.Errorf("no whole answer in %v", time.Since(begin).Round(time.Millisecond))

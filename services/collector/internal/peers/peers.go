@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/prometheus/storage"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"google.golang.org/grpc/credentials"
 )
 
 // Defaults of [Config] and [ServerConfig].
@@ -61,6 +62,9 @@ type Config struct {
 	// DialRegistry and DialPeer make connections; nil: TCP.
 	DialRegistry Dial
 	DialPeer     Dial
+
+	// Credentials are those of the connections to both; nil: plain text.
+	Credentials credentials.TransportCredentials
 
 	// Local is this collector's store.
 	Local Store

@@ -15,7 +15,8 @@ import (
 // A Series is one time series as a producer exposes it, with its final labels.
 // The collector of a producer makes one Series for each series it has seen and
 // hands out the same pointer at every collection, so that a sink can remember
-// what it knows of it. It is immutable but for Ref.
+// what it knows of it. It is immutable but for Ref and
+// Number.
 type Series struct {
 	// Labels are the final labels, sorted, the metric name included.
 	Labels labels.Labels
@@ -30,6 +31,10 @@ type Series struct {
 	// Ref belongs to the embedded store: its own number for this series, or
 	// zero. Other sinks must not touch it.
 	Ref atomic.Uint64
+
+	// Number belongs to the log of the queue: what it may be in the table of
+	// the log's last segment. Whether it is, that table tells.
+	Number atomic.Uint32
 }
 
 // A Sample is one value of one series. A stale marker is a Sample whose Value
@@ -39,6 +44,11 @@ type Sample struct {
 
 	// Time is in milliseconds since the Unix epoch.
 	Time int64
+
+	// Start is when the counting began that led to this value, in milliseconds
+	// since the Unix epoch; 0 when the producer does not tell, or nothing is
+	// counted.
+	Start int64
 
 	// Value is not used when there is a histogram.
 	Value float64
@@ -64,5 +74,9 @@ type Extra struct {
 // synthetic series (up and the scrape_ ones) and the stale markers. The caller
 // may reuse it once the sink has returned; the Series it points to live on.
 type Batch struct {
+	// Source is the producer's id. No two batches of one source are written at
+	// the same time.
+	Source string
+
 	Samples []Sample
 }

@@ -42,6 +42,10 @@ type Config struct {
 	// 5,000.
 	StartRate int
 
+	// StopGrace is how long collections that run when Run is to end may go on.
+	// Default 0: they are cancelled at once.
+	StopGrace time.Duration
+
 	// Metrics are counted in; the caller registers them.
 	Metrics *Metrics
 
@@ -64,6 +68,7 @@ type Config struct {
 type Schedule struct {
 	opener      Opener
 	concurrency int
+	stopGrace   time.Duration
 	metrics     *Metrics
 	panicked    func(id assignment.ProducerID, value any, stack []byte)
 	now         func() time.Time
@@ -86,7 +91,7 @@ type Schedule struct {
 	// schedule's clock. It moves only when the wall clock steps.
 	wall time.Duration
 
-	// launch is start with Run's context: a collection ends with Run, not with
+	// launch is start with a context of Run's: a collection ends with Run, not with
 	// whoever asked for it. It is nil before Run and after.
 	launch  func(e *entry, stamp int64, done chan<- Result)
 	began   bool
@@ -144,6 +149,7 @@ func New(cfg Config) *Schedule {
 	s := &Schedule{
 		opener:      cfg.Opener,
 		concurrency: cfg.Concurrency,
+		stopGrace:   cfg.StopGrace,
 		metrics:     cfg.Metrics,
 		panicked:    cfg.Panicked,
 		now:         cfg.Now,
@@ -160,15 +166,18 @@ func New(cfg Config) *Schedule {
 	return s
 }
 
-// Run collects until ctx ends. Then it cancels the collections that run, waits
-// for them, and ends every collection: those removed before as their removal
-// said, all others without stale markers. It returns nil, or an error at once
-// when it was called before. What is applied afterwards is ignored.
+// Run collects until ctx ends. Then it starts nothing more, lets the collections
+// that run go on for the StopGrace, cancels those that are left, waits for them,
+// and ends every collection: those removed before as their removal said, all
+// others without stale markers. It returns nil, or an error at once when it was
+// called before. What is applied afterwards is ignored.
 func (s *Schedule) Run(ctx context.Context) error {
-	if err := s.begin(ctx); err != nil {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := s.begin(work); err != nil {
 		return err
 	}
-	defer s.stop()
+	defer s.stop(cancel)
 	timer := time.NewTimer(stepCheck)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -195,8 +204,8 @@ func (s *Schedule) begin(ctx context.Context) error {
 	return nil
 }
 
-// stop ends what Run began; its context has ended.
-func (s *Schedule) stop() {
+// stop ends what Run began: cancel ends the context of the collections.
+func (s *Schedule) stop(cancel context.CancelFunc) {
 	s.applying.Lock()
 	s.mu.Lock()
 	s.stopped = true
@@ -204,6 +213,10 @@ func (s *Schedule) stop() {
 	s.dismiss()
 	s.mu.Unlock()
 	s.applying.Unlock()
+	if s.stopGrace <= 0 {
+		cancel()
+	}
+	defer time.AfterFunc(s.stopGrace, cancel).Stop()
 	s.running.Wait()
 
 	s.mu.Lock()

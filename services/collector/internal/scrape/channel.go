@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 )
 
 // windowBytes bounds what is received ahead of being read: one chunk.
@@ -44,7 +44,7 @@ type address struct {
 // connections are closed, none is kept at all.
 type channels struct {
 	dial    dialFunc
-	tls     *tls.Config
+	tls     process.ClientTLS
 	agent   string
 	maxIdle int
 
@@ -56,7 +56,7 @@ type channels struct {
 
 func newChannels(cfg *Config) *channels {
 	c := &channels{
-		dial: checkedDial(cfg.DialContext, cfg.CheckAddr), tls: cfg.TLS.Clone(), agent: cfg.UserAgent,
+		dial: checkedDial(cfg.DialContext, cfg.CheckAddr), tls: cfg.TLS, agent: cfg.UserAgent,
 		maxIdle: cfg.MaxIdleConns, open: map[address]*channel{},
 	}
 	if c.maxIdle <= 0 {
@@ -94,7 +94,7 @@ func (c *channels) acquire(t *target) (*channel, error) {
 func (c *channels) connect(at address, a *access) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if at.secure {
-		creds = credentials.NewTLS(tlsFor(c.tls, a))
+		creds = process.ClientTLS(func() *tls.Config { return tlsFor(c.tls, a) }).Credentials()
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),

@@ -111,6 +111,7 @@ func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failu
 	s := c.scraper
 	sc := s.scratch()
 	defer s.release(sc)
+	sc.batch.Source = string(c.ProducerID())
 
 	ans, f := c.fetch(ctx, at, sc)
 	if f == nil && cancelled(ctx) {
@@ -275,6 +276,7 @@ func (c *Collection) End(at time.Time, stale bool) {
 	if stale {
 		sc := s.scratch()
 		defer s.release(sc)
+		sc.batch.Source = string(c.ProducerID())
 		n := c.vanish(&sc.batch, at.UnixMilli(), false)
 		for _, tr := range c.report {
 			if tr.live {

@@ -83,6 +83,11 @@ type reading struct {
 	latest   int64   // ms; time stamps may not be later
 	spelled  int64   // bytes of all series as they are spelled
 
+	// starts says that the parser tells start times for nothing. That of
+	// OpenMetrics would read on for each, to find a _created line, which is a
+	// series here.
+	starts bool
+
 	// Of a protobuf exposition: what was found before, and how many native
 	// histograms the parser has given.
 	scale   scale
@@ -141,6 +146,7 @@ func (r *reading) read(b []byte, format assignment.Format) *failure {
 		return f
 	}
 	r.parser = newParser(b, format)
+	r.starts = format == assignment.FormatProtobuf
 	for {
 		entry, err := r.next()
 		if errors.Is(err, io.EOF) {
@@ -282,9 +288,21 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 	}
 	r.describe(tr)
 	s := sample.Sample{Series: tr.series, Time: at, Value: v, Extra: extra}
+	if r.starts {
+		s.Start = startOf(r.parser.StartTimestamp(), at)
+	}
 	f := r.takeExemplars(&s)
 	r.batch.Samples = append(r.batch.Samples, s)
 	return f
+}
+
+// startOf is when counting began, as a producer tells it. What is not before the
+// sample is a clock that is wrong, and as good as not told.
+func startOf(told, at int64) int64 {
+	if told < 0 || told > at {
+		return 0
+	}
+	return told
 }
 
 // admit notes that a series has a sample, and tells its time; false when the

@@ -19,8 +19,21 @@ type layout struct {
 	tracks   []*track // of the series, by number
 	families []*family
 
+	// starts are when the series began to count, in ms since the Unix epoch, 0
+	// where that is not told; nil when it is of none.
+	starts []int64
+
 	// natives are the numbers of the series with native histograms.
 	natives []uint32
+}
+
+// start is when a series of the layout began to count that has a sample at that
+// time.
+func (l *layout) start(i int, at int64) int64 {
+	if l.starts == nil {
+		return 0
+	}
+	return startOf(l.starts[i], at)
 }
 
 // layoutOf is the layout of an answer: the one that it brings, or that of the
@@ -53,6 +66,7 @@ func (r *reading) newLayout(id []byte, m *producerv1.Layout) (*layout, *failure)
 		tracks:   make([]*track, len(m.GetSeriesNames())),
 		families: make([]*family, len(m.GetFamilyNames())),
 		natives:  append([]uint32(nil), m.GetHistogramSeries()...),
+		starts:   append([]int64(nil), m.GetSeriesStartTimesMs()...),
 	}
 	for i := range l.families {
 		if f := r.newFamily(l, m, i); f != nil {

@@ -320,7 +320,7 @@ func TestChannelsOverTLS(t *testing.T) {
 		"plain":        {nil, "grpc", schedule.ReasonUnreachable},
 		"other name":   {&tls.Config{RootCAs: roots, ServerName: "elsewhere"}, "grpcs", schedule.ReasonUnreachable},
 	} {
-		s := scrape.New(scrape.Config{Sink: &discard{}, TLS: c.tls})
+		s := scrape.New(scrape.Config{Sink: &discard{}, TLS: func() *tls.Config { return c.tls }})
 		col, err := s.Open(at(c.scheme+"://"+lis.Addr().String(), 15*time.Second))
 		if err != nil {
 			t.Fatal(err)

@@ -97,6 +97,7 @@ func full(samples []sample.Sample, at time.Time) []string {
 		if m := s.Series.Meta; m != nil {
 			line += fmt.Sprintf(" meta %s %q %q", m.Type, m.Unit, m.Help)
 		}
+		line += fmt.Sprint(" since ", s.Start)
 		if x := s.Extra; x != nil {
 			line += fmt.Sprint(" ", x.Histogram, " ", x.FloatHistogram)
 			for _, e := range x.Exemplars {
@@ -123,7 +124,7 @@ func TestParityOfColumnsAndProtobuf(t *testing.T) {
 				a, b := producer(), nativeProducer()
 				a.HonorLabels, b.HonorLabels = honor, honor
 				left, right := byHTTP.open(a), byGRPC.open(b)
-				natives, exemplars, stale := 0, 0, 0
+				natives, exemplars, stale, starts := 0, 0, 0, 0
 				for step := range 48 {
 					z.live(step)
 					one, at, result := byHTTP.collect(left)
@@ -136,6 +137,9 @@ func TestParityOfColumnsAndProtobuf(t *testing.T) {
 						t.Fatalf("step %d: columns\n%s\nprotobuf\n%s", step, strings.Join(got, "\n"), strings.Join(want, "\n"))
 					}
 					for _, s := range two {
+						if s.Start > 0 {
+							starts++
+						}
 						if s.Extra != nil && s.Extra.Histogram != nil {
 							natives++
 						}
@@ -146,8 +150,8 @@ func TestParityOfColumnsAndProtobuf(t *testing.T) {
 					stale += strings.Count(strings.Join(got, "\n"), " stale")
 					time.Sleep(15 * time.Second)
 				}
-				if natives < 40 || exemplars < 80 || stale < 50 {
-					t.Errorf("only %d native histograms, %d exemplars, %d stale markers", natives, exemplars, stale)
+				if natives < 40 || exemplars < 80 || stale < 50 || starts < 400 {
+					t.Errorf("only %d native histograms, %d exemplars, %d stale markers, %d start times", natives, exemplars, stale, starts)
 				}
 			})
 		})

@@ -208,7 +208,9 @@ func TestTLS(t *testing.T) {
 		trusted *x509.CertPool
 		want    schedule.Reason
 	}{{x509.NewCertPool(), schedule.ReasonUnreachable}, {roots, schedule.ReasonNone}} {
-		s := scrape.New(scrape.Config{Sink: &sink{t: t}, TLS: &tls.Config{RootCAs: tc.trusted, MinVersion: tls.VersionTLS13}})
+		s := scrape.New(scrape.Config{Sink: &sink{t: t}, TLS: func() *tls.Config {
+			return &tls.Config{RootCAs: tc.trusted, MinVersion: tls.VersionTLS13}
+		}})
 		defer s.Close()
 		a := producer()
 		a.Endpoint = server.URL

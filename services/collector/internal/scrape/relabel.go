@@ -120,7 +120,7 @@ func pathOf(u *url.URL) string {
 
 // sameRules reports whether two lists of rules do the same.
 func sameRules(a, b []*relabel.Config) bool {
-	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
+	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) { //nolint:gosec // both are as long
 		return true
 	}
 	return slices.EqualFunc(a, b, func(x, y *relabel.Config) bool {

@@ -52,6 +52,9 @@ func (s *sink) Write(ctx context.Context, b *sample.Batch) error {
 // checkBatch reports what no batch may be.
 func checkBatch(t testing.TB, b *sample.Batch) {
 	t.Helper()
+	if b.Source == "" {
+		t.Error("a batch of nobody")
+	}
 	type point struct {
 		labels string
 		time   int64

@@ -9,7 +9,6 @@ package scrape
 
 import (
 	"context"
-	"crypto/tls"
 	"iter"
 	"log/slog"
 	"net"
@@ -25,6 +24,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/schedule"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 )
 
 // Defaults of Config.
@@ -58,8 +58,9 @@ type Config struct {
 	// the remote address of the connection.
 	CheckAddr func(netip.Addr) error
 
-	// TLS is for https and grpcs endpoints; nil trusts the system's roots.
-	TLS *tls.Config
+	// TLS is for https and grpcs endpoints without a credential that says more of
+	// it; nil trusts the system's roots.
+	TLS process.ClientTLS
 
 	// CollectorID is told to producers in the header Rollcall-Collector, unless
 	// empty.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 )
 
 // idleConnTimeout is for how long a connection is kept for the next collection.
@@ -45,8 +47,7 @@ type transportKey struct {
 // transports are HTTP clients by what they show and whom they expect. They are
 // safe for concurrent use.
 type transports struct {
-	make func(*tls.Config) *http.Transport
-	base *tls.Config
+	make func(*access) *http.Transport
 
 	mu   sync.Mutex
 	tick uint64 // of the last use; guarded by mu, as what follows
@@ -61,8 +62,7 @@ type usedTransport struct {
 
 func newTransports(cfg *Config) *transports {
 	return &transports{
-		make: func(c *tls.Config) *http.Transport { return newTransport(cfg, c) },
-		base: cfg.TLS,
+		make: func(a *access) *http.Transport { return newTransport(cfg, a) },
 		open: map[transportKey]*usedTransport{},
 	}
 }
@@ -79,7 +79,7 @@ func (p *transports) to(a *access) *http.Transport {
 		if len(p.open) >= maxTransports {
 			p.evict()
 		}
-		used = &usedTransport{Transport: p.make(tlsFor(p.base, a))}
+		used = &usedTransport{Transport: p.make(a)}
 		p.open[a.transport] = used
 	}
 	used.tick = p.tick
@@ -114,12 +114,12 @@ func (p *transports) keep(wanted func(digest string) bool) {
 // close closes the connections that nobody uses.
 func (p *transports) close() { p.keep(func(string) bool { return false }) }
 
-// tlsFor is the TLS configuration of a way of access; base is that of the
-// collector, nil for the system's roots.
-func tlsFor(base *tls.Config, a *access) *tls.Config {
-	c := base
-	if a.tls != nil {
-		c = a.tls
+// tlsFor is the TLS configuration of a way of access, for a connection that is made
+// now; base is that of the collector, nil for the system's roots.
+func tlsFor(base process.ClientTLS, a *access) *tls.Config {
+	c := a.tls
+	if c == nil && base != nil {
+		c = base()
 	}
 	c = c.Clone()
 	if a.transport.server == "" {
@@ -134,7 +134,7 @@ func tlsFor(base *tls.Config, a *access) *tls.Config {
 
 // newTransport is HTTP/1.1 with kept connections and, over TLS, HTTP/2, without
 // proxies, and without decompression: that is limited elsewhere.
-func newTransport(cfg *Config, c *tls.Config) *http.Transport {
+func newTransport(cfg *Config, a *access) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -142,10 +142,11 @@ func newTransport(cfg *Config, c *tls.Config) *http.Transport {
 	if idle <= 0 {
 		idle = DefaultMaxIdleConns
 	}
-	return &http.Transport{
-		DialContext:            checkedDial(cfg.DialContext, cfg.CheckAddr),
-		TLSClientConfig:        c,
-		TLSHandshakeTimeout:    30 * time.Second,
+	dial := checkedDial(cfg.DialContext, cfg.CheckAddr)
+	t := &http.Transport{
+		DialContext:            dial,
+		TLSClientConfig:        tlsFor(nil, a),
+		TLSHandshakeTimeout:    handshakeTimeout,
 		DisableCompression:     true,
 		MaxIdleConns:           idle,
 		MaxIdleConnsPerHost:    8, // producers behind one address are few
@@ -159,6 +160,41 @@ func newTransport(cfg *Config, c *tls.Config) *http.Transport {
 			SendPingTimeout:               pingAfter,
 			PingTimeout:                   pingTimeout,
 		},
+	}
+	if cfg.TLS != nil && a.tls == nil {
+		t.DialTLSContext = dialTLS(dial, func() *tls.Config { return tlsFor(cfg.TLS, a) })
+	}
+	return t
+}
+
+// handshakeTimeout bounds the beginning of TLS.
+const handshakeTimeout = 30 * time.Second
+
+// dialTLS opens connections with the configuration of their time: that of a
+// transport stays as it is.
+func dialTLS(dial dialFunc, config func() *tls.Config) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c := config()
+		if c.ServerName == "" {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			c.ServerName = host
+		}
+		c.NextProtos = []string{"h2", "http/1.1"}
+		raw, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+		conn := tls.Client(raw, c)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, err
+		}
+		return conn, nil
 	}
 }
 

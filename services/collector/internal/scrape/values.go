@@ -72,7 +72,7 @@ func (r *reading) charge(m *producerv1.CollectResponse) bool {
 func (r *reading) plainValues(l *layout, values []float64) {
 	for i, tr := range l.tracks {
 		if at, ok := r.admit(tr, nil); ok {
-			r.batch.Samples = append(r.batch.Samples, sample.Sample{Series: tr.series, Time: at, Value: values[i]})
+			r.batch.Samples = append(r.batch.Samples, sample.Sample{Series: tr.series, Time: at, Start: l.start(i, at), Value: values[i]})
 		}
 	}
 }
@@ -103,7 +103,7 @@ func (r *reading) mixed(l *layout, values []float64, from *sparse) *failure {
 			from.skip(n)
 			continue
 		}
-		s.Series, s.Time = tr.series, at
+		s.Series, s.Time, s.Start = tr.series, at, l.start(i, at)
 		r.attach(&s, from, first, n)
 		r.batch.Samples = append(r.batch.Samples, s)
 	}

@@ -1,6 +1,6 @@
 // Package settings reads a collector's configuration file: how targets and
-// series are relabeled, the limits of collections, and the credentials that
-// producers may name.
+// series are relabeled, the limits of collections, the credentials that
+// producers may name, and where samples are sent.
 //
 // Its invariant: a file is taken as a whole or refused as a whole. Everything it
 // names is read and checked by then, unknown words are refused, and no error
@@ -40,6 +40,10 @@ type Settings struct {
 	// Credentials are those that an assignment can name.
 	Credentials map[string]Credential
 
+	// Sinks are where samples are sent, Queue is what waits for them.
+	Sinks []Sink
+	Queue Queue
+
 	// Text is the file without comments and with its secrets hidden.
 	Text string
 }
@@ -67,6 +71,8 @@ type file struct {
 	Series      []*relabel.Config      `yaml:"metric_relabel_configs,omitempty"`
 	Limits      Limits                 `yaml:"limits,omitempty"`
 	Credentials map[string]*credential `yaml:"credentials,omitempty"`
+	Sinks       []*sink                `yaml:"sinks,omitempty"`
+	Queue       Queue                  `yaml:"queue,omitempty"`
 }
 
 // A Reader returns the content of a file that a configuration names.
@@ -149,6 +155,11 @@ func parse(data []byte, dir string, read Reader) (*Settings, error) {
 		}
 		s.Credentials[name] = one
 	}
+	var err error
+	if s.Sinks, err = f.completeSinks(data, source{dir, read}); err != nil {
+		return nil, err
+	}
+	s.Queue = f.Queue
 	text, err := yaml.Marshal(&f)
 	if err != nil {
 		return nil, fmt.Errorf("it cannot be shown: %w", err)
@@ -191,6 +202,9 @@ func (f *file) check() error {
 		}
 	}
 	if err := f.Limits.check(); err != nil {
+		return err
+	}
+	if err := f.Queue.check(); err != nil {
 		return err
 	}
 	for name, c := range f.Credentials {

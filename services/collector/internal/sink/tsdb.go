@@ -1,13 +1,13 @@
 package sink
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"path/filepath"
+	"runtime"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,12 +28,30 @@ const (
 	// DefaultCloseTimeout bounds Close when nothing else is said.
 	DefaultCloseTimeout = 30 * time.Second
 
+	// DefaultWriteWait is how long a writer waits for the disk when nothing else
+	// is said.
+	DefaultWriteWait = time.Second
+
+	// DefaultReserveBytes is how much of the file system stays free when nothing
+	// else is said.
+	DefaultReserveBytes = 64 << 20
+
+	// minWriters is how many batches can be written at a time on a small machine.
+	minWriters = 4
+
 	// maxBlockSpan is Prometheus's own bound of a compacted block's span.
 	maxBlockSpan = 31 * 24 * time.Hour
 )
 
 // ErrClosed says that the store is closing or closed.
 var ErrClosed = errors.New("the sample store is closed")
+
+// ErrUnavailable says that the store cannot be read or written just now: its disk
+// does not let it be opened. It is tried again and again.
+var ErrUnavailable = errors.New("the sample store is not open")
+
+// ErrDamaged says that what is in the data directory cannot be read as a store.
+var ErrDamaged = errors.New("the sample store is damaged")
 
 // ErrLocked says that another process, or another TSDB of this one, has the
 // data directory.
@@ -62,6 +80,15 @@ type TSDBConfig struct {
 	// [DefaultMaxExemplars], negative keeps none.
 	MaxExemplars int
 
+	// WriteWait is how long a writer waits for the disk; zero is
+	// [DefaultWriteWait].
+	WriteWait time.Duration
+
+	// ReserveBytes is how much of the file system stays free: with less, batches
+	// are refused. Zero is [DefaultReserveBytes], or a hundredth of the file system
+	// if that is less; negative is none.
+	ReserveBytes int64
+
 	// CloseTimeout bounds Close; zero is [DefaultCloseTimeout].
 	CloseTimeout time.Duration
 
@@ -86,73 +113,99 @@ type TSDBConfig struct {
 // UNIT) is not stored at all, since nothing would read it back: it is answered
 // from the producers that are collected now.
 type TSDB struct {
-	db      *tsdb.DB
-	stats   *tsdb.DBStats
-	lock    fileutil.Releaser
+	config  TSDBConfig
+	options *tsdb.Options
 	metrics *tsdbMetrics
-	timeout time.Duration
+	own     *prometheus.Registry // of metrics
 
-	// mark is in the upper bits of every Series.Ref that this store hands out,
-	// so that the ref of another store is never taken for one of its own.
-	mark uint64
+	// lock is held from the first opening to Close; the keeper's, before that
+	// OpenTSDB's.
+	lock fileutil.Releaser
+
+	// current is nil while the store cannot be opened. The keeper replaces it.
+	current atomic.Pointer[opened]
+	closing atomic.Bool
 
 	// tallies are *tally, one per Write at work.
 	tallies sync.Pool
 
-	users      users
-	unregister func()
-	closeOnce  sync.Once
-	closeErr   error
+	lanes   *lanes
+	health  *health
+	room    room
+	writers int
+	writing atomic.Int64
+
+	// operating is taken by who makes a snapshot or deletes.
+	operating sync.Mutex
+
+	keeper    keeper
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // OpenTSDB opens the store and replays its write-ahead log, which holds the last
-// two to three hours; that takes its time. The error wraps [ErrLocked] when the directory is
-// in use; nothing in it has been touched then.
+// two to three hours; that takes its time. The error wraps [ErrLocked] when the
+// directory is in use; nothing in it has been touched then. It wraps [ErrDamaged]
+// when what is there cannot be read. A disk that is full, read-only or fails is no
+// error: such a store refuses batches and queries, and is opened when that works.
 func OpenTSDB(cfg TSDBConfig) (*TSDB, error) {
 	opts, err := cfg.options()
 	if err != nil {
 		return nil, err
 	}
-	// Locked here and not by tsdb.Open: that one removes the temporary
-	// directories of a running compaction before it tries the lock.
-	lock, _, err := fileutil.Flock(filepath.Join(cfg.Dir, "lock"))
-	switch {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		return nil, fmt.Errorf("open sample store: %s: %w", cfg.Dir, ErrLocked)
-	case err != nil:
-		return nil, fmt.Errorf("open sample store: lock: %w", err)
-	}
-
-	// A registry of its own, since tsdb.Open panics on metrics that are
-	// registered already and never takes them back.
-	registry := prometheus.NewRegistry()
-	metrics := newTSDBMetrics(registry)
-	stats := tsdb.NewDBStats()
-	db, err := tsdb.Open(cfg.Dir, cfg.Logger.With("component", "tsdb"), registry, opts, stats)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open sample store: %w", err), lock.Release())
-	}
-	unregister := func() {}
-	if r := cfg.Registerer; r != nil {
-		if err := r.Register(registry); err != nil {
-			return nil, errors.Join(fmt.Errorf("open sample store: metrics: %w", err), db.Close(), lock.Release())
-		}
-		unregister = func() { r.Unregister(registry) }
-	}
 	t := &TSDB{
-		db:         db,
-		stats:      stats,
-		lock:       lock,
-		metrics:    metrics,
-		timeout:    cfg.CloseTimeout,
-		mark:       (1 + rand.Uint64N(1<<refMarkBits-1)) << refBits,
-		unregister: unregister,
+		config:  cfg,
+		options: opts,
+		own:     prometheus.NewRegistry(),
+		health:  &health{logger: cfg.Logger},
+		room:    room{dir: cfg.Dir, reserve: cfg.ReserveBytes},
+		writers: max(minWriters, runtime.GOMAXPROCS(0)),
 	}
-	if t.timeout == 0 {
-		t.timeout = DefaultCloseTimeout
-	}
+	t.metrics = newTSDBMetrics(t.own, t.health.failing)
 	t.tallies.New = func() any { return &tally{takesOlder: cfg.OutOfOrderWindow > 0} }
+	o, err := t.open()
+	if err == nil || ofTheDisk(err) {
+		if err != nil {
+			t.health.fail(time.Now(), err)
+		}
+		if err = t.register(t.own); err != nil && o != nil {
+			t.unregister(o.registry)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.release(o))
+	}
+	t.current.Store(o)
+	t.lanes = newLanes(t.writers, cmp.Or(cfg.WriteWait, DefaultWriteWait), t.store, func() { t.health.fail(time.Now(), ErrStalled) })
+	t.keeper.start(t)
 	return t, nil
+}
+
+// register adds metrics to those of the process.
+func (t *TSDB) register(registry *prometheus.Registry) error {
+	if r := t.config.Registerer; r != nil {
+		if err := r.Register(registry); err != nil {
+			return fmt.Errorf("open sample store: metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *TSDB) unregister(registry *prometheus.Registry) {
+	if r := t.config.Registerer; r != nil {
+		r.Unregister(registry)
+	}
+}
+
+// enter gives the open store; leave of its users must follow.
+func (t *TSDB) enter() (*opened, error) {
+	if o := t.current.Load(); o != nil && o.users.enter() {
+		return o, nil
+	}
+	if t.closing.Load() {
+		return nil, ErrClosed
+	}
+	return nil, ErrUnavailable
 }
 
 // options checks the configuration and turns it into the store's own.
@@ -162,8 +215,8 @@ func (c TSDBConfig) options() (*tsdb.Options, error) {
 		return nil, errors.New("open sample store: no data directory given")
 	case c.Logger == nil:
 		return nil, errors.New("open sample store: no logger given")
-	case c.Retention < 0, c.RetentionBytes < 0, c.OutOfOrderWindow < 0, c.CloseTimeout < 0:
-		return nil, errors.New("open sample store: retention, out-of-order window and close timeout must not be negative")
+	case c.Retention < 0, c.RetentionBytes < 0, c.OutOfOrderWindow < 0, c.WriteWait < 0, c.CloseTimeout < 0:
+		return nil, errors.New("open sample store: retention, out-of-order window, write wait and close timeout must not be negative")
 	}
 	retention := c.Retention
 	if retention == 0 {
@@ -175,7 +228,10 @@ func (c TSDBConfig) options() (*tsdb.Options, error) {
 	}
 
 	opts := tsdb.DefaultOptions()
-	opts.NoLockfile = true // OpenTSDB holds the lock.
+	opts.NoLockfile = true // the TSDB holds the lock
+	// The store's own loop ends the process when the disk fails under it; the
+	// keeper does in its place what it does.
+	opts.BlockReloadInterval = never
 	opts.RetentionDuration = retention.Milliseconds()
 	opts.MaxBytes = c.RetentionBytes
 	opts.OutOfOrderTimeWindow = c.OutOfOrderWindow.Milliseconds()
@@ -184,6 +240,13 @@ func (c TSDBConfig) options() (*tsdb.Options, error) {
 	opts.EnableExemplarStorage = exemplars > 0
 	opts.MaxExemplars = max(0, int64(exemplars))
 	return opts, nil
+}
+
+// Status is how the store is doing.
+func (t *TSDB) Status() Status {
+	s := t.health.show(time.Now())
+	s.Writing, s.Writers = int(t.writing.Load()), t.writers
+	return s
 }
 
 // Close refuses new work, waits for the writes and queriers at work, and closes
@@ -196,19 +259,33 @@ func (t *TSDB) Close() error {
 }
 
 func (t *TSDB) shut() error {
-	t.unregister() // First: closing changes what the registry describes.
-	limit := time.NewTimer(t.timeout)
+	timeout := cmp.Or(t.config.CloseTimeout, DefaultCloseTimeout)
+	limit := time.NewTimer(timeout)
 	defer limit.Stop()
-
+	t.closing.Store(true)
+	t.lanes.close()
+	t.unregister(t.own) // First: closing changes what the registry describes.
+	o := t.current.Load()
+	if o != nil {
+		t.unregister(o.registry)
+	}
+	t.keeper.stop()
+	select {
+	case <-t.keeper.done:
+	case <-limit.C:
+		return fmt.Errorf("close sample store: still at work on its files after %v", timeout)
+	}
 	// The store unmaps its files when it closes; a querier that still reads them
 	// would take the process down.
-	select {
-	case <-t.users.dismiss():
-	case <-limit.C:
-		return fmt.Errorf("close sample store: still in use after %v", t.timeout)
+	if o = t.current.Load(); o != nil {
+		select {
+		case <-o.users.dismiss():
+		case <-limit.C:
+			return fmt.Errorf("close sample store: still in use after %v", timeout)
+		}
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- errors.Join(t.db.Close(), t.lock.Release()) }()
+	go func() { closed <- t.release(o) }()
 	select {
 	case err := <-closed:
 		if err != nil {
@@ -216,6 +293,18 @@ func (t *TSDB) shut() error {
 		}
 		return nil
 	case <-limit.C:
-		return fmt.Errorf("close sample store: not done after %v", t.timeout)
+		return fmt.Errorf("close sample store: not done after %v", timeout)
 	}
+}
+
+// release closes what is open, and lets go of the directory.
+func (t *TSDB) release(o *opened) error {
+	var err error
+	if o != nil {
+		err = o.close()
+	}
+	if t.lock != nil {
+		err = errors.Join(err, t.lock.Release())
+	}
+	return err
 }

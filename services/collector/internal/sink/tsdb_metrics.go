@@ -8,10 +8,11 @@ type tsdbMetrics struct {
 	refused          *prometheus.CounterVec // By reason.
 	exemplarsRefused prometheus.Counter
 	failures         prometheus.Counter
+	stalled          prometheus.Counter
 	duration         prometheus.Histogram
 }
 
-func newTSDBMetrics(r prometheus.Registerer) *tsdbMetrics {
+func newTSDBMetrics(r prometheus.Registerer, failing func() bool) *tsdbMetrics {
 	m := &tsdbMetrics{
 		samples: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_sink_tsdb_samples_total",
@@ -29,6 +30,10 @@ func newTSDBMetrics(r prometheus.Registerer) *tsdbMetrics {
 			Name: "rollcall_sink_tsdb_batches_failed_total",
 			Help: "Batches of which nothing was stored in the embedded store.",
 		}),
+		stalled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_sink_tsdb_batches_stalled_total",
+			Help: "Batches that the embedded store did not take because the disk held it; among those that failed.",
+		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "rollcall_sink_tsdb_write_duration_seconds",
 			Help:    "How long a batch took to be in the embedded store's write-ahead log.",
@@ -38,6 +43,15 @@ func newTSDBMetrics(r prometheus.Registerer) *tsdbMetrics {
 	for reason := range (Refused{}).byReason() {
 		m.refused.WithLabelValues(reason) // Zero is worth showing.
 	}
-	r.MustRegister(m.samples, m.refused, m.exemplarsRefused, m.failures, m.duration)
+	r.MustRegister(m.samples, m.refused, m.exemplarsRefused, m.failures, m.stalled, m.duration,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "rollcall_sink_tsdb_failing",
+			Help: "Whether the embedded store takes no samples: 1 from an error of its own, or of its disk, to the next batch that it takes.",
+		}, func() float64 {
+			if failing() {
+				return 1
+			}
+			return 0
+		}))
 	return m
 }

@@ -11,57 +11,71 @@ import (
 // Querier reads the samples from mint to maxt, both in milliseconds since the
 // Unix epoch and included. It must be closed: Close of the store waits for it.
 func (t *TSDB) Querier(mint, maxt int64) (storage.Querier, error) {
-	if !t.users.enter() {
-		return nil, ErrClosed
-	}
-	q, err := t.db.Querier(mint, maxt)
+	o, err := t.enter()
 	if err != nil {
-		t.users.leave()
 		return nil, err
 	}
-	return &countedQuerier{Querier: q, leave: sync.OnceFunc(t.users.leave)}, nil
+	q, err := o.db.Querier(mint, maxt)
+	if err != nil {
+		o.users.leave()
+		return nil, err
+	}
+	return &countedQuerier{Querier: q, leave: sync.OnceFunc(o.users.leave)}, nil
 }
 
 // ChunkQuerier is Querier for encoded chunks.
 func (t *TSDB) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	if !t.users.enter() {
-		return nil, ErrClosed
-	}
-	q, err := t.db.ChunkQuerier(mint, maxt)
+	o, err := t.enter()
 	if err != nil {
-		t.users.leave()
 		return nil, err
 	}
-	return &countedChunkQuerier{ChunkQuerier: q, leave: sync.OnceFunc(t.users.leave)}, nil
+	q, err := o.db.ChunkQuerier(mint, maxt)
+	if err != nil {
+		o.users.leave()
+		return nil, err
+	}
+	return &countedChunkQuerier{ChunkQuerier: q, leave: sync.OnceFunc(o.users.leave)}, nil
 }
 
 // ExemplarQuerier reads the exemplars, which are in memory.
 func (t *TSDB) ExemplarQuerier(ctx context.Context) (storage.ExemplarQuerier, error) {
-	return t.db.ExemplarQuerier(ctx)
+	o, err := t.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer o.users.leave()
+	return o.db.ExemplarQuerier(ctx)
 }
 
 // Stats tells the cardinality of the head, the limit largest of each table and
 // series counted by the values of the given label. It is expensive.
 func (t *TSDB) Stats(label string, limit int) (*tsdb.Stats, error) {
-	if !t.users.enter() {
-		return nil, ErrClosed
+	o, err := t.enter()
+	if err != nil {
+		return nil, err
 	}
-	defer t.users.leave()
-	return t.db.Head().Stats(label, limit), nil
+	defer o.users.leave()
+	return o.db.Head().Stats(label, limit), nil
 }
 
 // BlockMetas lists the blocks on disk.
 func (t *TSDB) BlockMetas() ([]tsdb.BlockMeta, error) {
-	if !t.users.enter() {
-		return nil, ErrClosed
+	o, err := t.enter()
+	if err != nil {
+		return nil, err
 	}
-	defer t.users.leave()
-	return t.db.BlockMetas(), nil
+	defer o.users.leave()
+	return o.db.BlockMetas(), nil
 }
 
-// WALReplayStatus tells how the replay at OpenTSDB went, in segments.
+// WALReplayStatus tells how the last replay went, in segments.
 func (t *TSDB) WALReplayStatus() (tsdb.WALReplayStatus, error) {
-	return t.stats.Head.WALReplayStatus.GetWALReplayStatus(), nil
+	o, err := t.enter()
+	if err != nil {
+		return tsdb.WALReplayStatus{}, err
+	}
+	defer o.users.leave()
+	return o.stats.Head.WALReplayStatus.GetWALReplayStatus(), nil
 }
 
 type countedQuerier struct {

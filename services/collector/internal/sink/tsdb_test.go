@@ -317,6 +317,28 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// The log grows between two blocks; the oldest blocks go for it.
+func TestTheLogCountsForTheSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 400_000
+		store := open(t, sink.TSDBConfig{RetentionBytes: size, OutOfOrderWindow: time.Minute})
+		hours(t, store, 8)
+		time.Sleep(2 * time.Minute) // no block is due for a while
+		if metas, err := store.BlockMetas(); err != nil || len(metas) == 0 {
+			t.Fatalf("blocks are %v, %v; the test needs some", metas, err)
+		}
+		f := newFeed()
+		f.time = nowMs()
+		for range 200 {
+			f.succeed(t, store)
+		}
+		time.Sleep(2 * time.Minute)
+		if metas, err := store.BlockMetas(); err != nil || len(metas) != 0 {
+			t.Errorf("blocks are %v, %v; want none, as the log alone is larger", metas, err)
+		}
+	})
+}
+
 func TestStatistics(t *testing.T) {
 	store := open(t, sink.TSDBConfig{})
 	now := nowMs()

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,38 +38,93 @@ func (t *TSDB) Write(ctx context.Context, b *sample.Batch) error {
 // Append is Write for a caller who wants to know what was refused. Two writers
 // that store the same series at the same time under different values race: one
 // is kept, and the other is not always among the refused.
+//
+// It waits for the disk, but no longer than the store's WriteWait. The error is
+// [ErrStalled] then, and at once for every caller until the disk has let go of
+// what it holds. Whether a batch that was given up is stored is not known.
 func (t *TSDB) Append(ctx context.Context, b *sample.Batch) (Refused, error) {
 	if err := ctx.Err(); err != nil {
 		return Refused{}, fmt.Errorf("write batch: %w", err)
 	}
-	if !t.users.enter() {
-		return Refused{}, fmt.Errorf("write batch: %w", ErrClosed)
+	refused, err := t.lanes.send(ctx, b)
+	if err == nil {
+		return refused, nil
 	}
-	defer t.users.leave()
+	t.metrics.failures.Inc()
+	if errors.Is(err, ErrStalled) {
+		t.metrics.stalled.Inc()
+	}
+	return Refused{}, fmt.Errorf("write batch: %w", err)
+}
+
+// errStore says that it is the store that fails, and not the batch.
+var errStore = errors.New("the sample store fails")
+
+// errUnlogged is the reason of a failure of which the store tells none.
+var errUnlogged = errors.New("see the store's own log lines")
+
+// store writes a batch in a lane.
+func (t *TSDB) store(b *sample.Batch) (Refused, error) {
+	t.writing.Add(1)
+	defer t.writing.Add(-1)
+	o, err := t.enter()
+	if err != nil {
+		return Refused{}, err
+	}
+	defer o.users.leave()
 
 	start := time.Now()
-	refused, err := t.append(ctx, b, start.Add(maxAhead).UnixMilli())
+	refused, err := t.append(o, b, start)
+	end := time.Now()
 	if err != nil {
-		t.metrics.failures.Inc()
-		return Refused{}, fmt.Errorf("write batch: %w", err)
+		if errors.Is(err, errStore) {
+			t.health.fail(end, err)
+		}
+		return Refused{}, err
 	}
-	t.metrics.duration.Observe(time.Since(start).Seconds())
-	t.metrics.samples.Add(float64(len(b.Samples) - refused.Samples()))
+	taken := len(b.Samples) - refused.Samples()
+	t.health.succeed(end, taken, refused)
+	t.metrics.duration.Observe(end.Sub(start).Seconds())
+	t.metrics.samples.Add(float64(taken))
 	refused.count(t.metrics)
 	return refused, nil
 }
 
 // append is one transaction of the store.
-func (t *TSDB) append(ctx context.Context, b *sample.Batch, latest int64) (Refused, error) {
+//
+// What the store's logs have after a write that failed may be torn, and what is
+// torn takes all behind it when the logs are read again. So nothing counts as
+// written from then on until the store has been opened again.
+func (t *TSDB) append(o *opened, b *sample.Batch, now time.Time) (refused Refused, err error) {
+	if o.broken.Load() {
+		return Refused{}, fmt.Errorf("%w: it waits to be opened again", errStore)
+	}
+	if err := t.room.check(now); err != nil {
+		return Refused{}, fmt.Errorf("%w: %w", errStore, err)
+	}
 	seen, _ := t.tallies.Get().(*tally)
 	defer func() {
 		seen.reset()
 		t.tallies.Put(seen)
+		if v := recover(); v != nil {
+			refused, err = Refused{}, fmt.Errorf("%w: panic: %v", errStore, v)
+			o.broken.Store(true)
+		}
 	}()
 
+	refused, err = t.commit(o, seen, b, now.Add(maxAhead).UnixMilli())
+	// A write that failed beside this one is at work still, or has said so.
+	if t.writing.Load() > 1 && o.logs.failed() || o.broken.Load() || errors.Is(err, errStore) {
+		o.broken.Store(true)
+		return Refused{}, fmt.Errorf("%w: its log could not be written: %w", errStore, cmp.Or(err, errUnlogged))
+	}
+	return refused, err
+}
+
+func (t *TSDB) commit(o *opened, seen *tally, b *sample.Batch, latest int64) (Refused, error) {
 	// The second kind of appender: the first is announced for removal, and
 	// Prometheus's own scraping uses this one.
-	app := t.db.AppenderV2(ctx)
+	app := o.db.AppenderV2(context.Background()) // it does not look at it
 	var refused Refused
 	for i := range b.Samples {
 		s := &b.Samples[i]
@@ -76,19 +132,22 @@ func (t *TSDB) append(ctx context.Context, b *sample.Batch, latest int64) (Refus
 			refused.TooNew++
 			continue
 		}
-		if err := t.appendSample(app, seen, s); err != nil && !refused.add(err) {
+		if err := o.appendSample(app, seen, s); err != nil && !refused.add(err) {
 			return Refused{}, errors.Join(fmt.Errorf("series %s: %w", s.Series.Labels, err), app.Rollback())
 		}
 	}
-	return refused, app.Commit()
+	if err := app.Commit(); err != nil {
+		return Refused{}, fmt.Errorf("%w: %w", errStore, err)
+	}
+	return refused, nil
 }
 
 // appendSample puts one sample into the transaction and remembers the store's
 // reference of its series.
-func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sample) error {
+func (o *opened) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sample) error {
 	// A reference whose series is gone from the head is as good as none: the
 	// store then finds or makes the series by its labels, and says the new one.
-	known := t.ref(s.Series)
+	known := o.ref(s.Series)
 	ref := known
 	if ref == 0 {
 		if g, ok := app.(storage.GetRef); ok {
@@ -115,7 +174,7 @@ func (t *TSDB) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sampl
 		return blame(err, h, fh)
 	}
 	if got != known {
-		s.Series.Ref.Store(t.mark | uint64(got))
+		s.Series.Ref.Store(o.mark | uint64(got))
 	}
 	mine.ref = got
 	seen.add(mine)
@@ -157,9 +216,9 @@ func stamped(exemplars []exemplar.Exemplar, time int64) []exemplar.Exemplar {
 }
 
 // ref answers zero for a series that this store has not seen.
-func (t *TSDB) ref(s *sample.Series) storage.SeriesRef {
+func (o *opened) ref(s *sample.Series) storage.SeriesRef {
 	ref := s.Ref.Load()
-	if ref&^(1<<refBits-1) != t.mark {
+	if ref&^(1<<refBits-1) != o.mark {
 		return 0
 	}
 	return storage.SeriesRef(ref & (1<<refBits - 1))

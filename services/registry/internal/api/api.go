@@ -47,6 +47,14 @@ type Config struct {
 	// 0: as many as come.
 	RegistrationRate int
 
+	// MaxProducers is how many producers may count for an identity whose rule does
+	// not say; 0: as many as come.
+	MaxProducers int
+
+	// MaxLabelBytes is how many bytes all names and values of a producer's labels
+	// may have; 0: wire.MaxLabelBytes.
+	MaxLabelBytes int
+
 	Logger  *slog.Logger
 	Metrics *Metrics
 }

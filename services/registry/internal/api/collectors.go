@@ -109,7 +109,13 @@ func (s collectorService) DrainCollector(ctx context.Context, m *registryv1.Drai
 	if err != nil {
 		return nil, err
 	}
-	status, plan, at, err := s.Registrar.DrainCollector(ctx, id, m.GetValidateOnly())
+	d := roster.Drain{UntilRestart: m.GetUntilRestart()}
+	if instance := m.GetInstanceId(); instance != "" {
+		if d.Instance, err = assignment.ParseInstanceID(instance); err != nil {
+			return nil, violation("instance_id", err.Error())
+		}
+	}
+	status, plan, at, err := s.Registrar.DrainCollector(ctx, id, d, m.GetValidateOnly())
 	if err != nil {
 		return nil, err
 	}
@@ -169,10 +175,13 @@ func (s collectorService) encode(status *registrar.CollectorStatus) *registryv1.
 		AssignedCount:            int64(status.Assigned),
 		LeavingCount:             int64(status.Leaving),
 		SamplesPerSecond:         s.Registrar.Rate(status),
-		DrainTime:                timestamp(record.DrainTime),
+		DrainUntilRestart:        record.DrainsUntilRestart() && !record.Expunged(),
 	}
-	if record.Expunged() {
+	switch {
+	case record.Expunged():
 		c.DrainTime = timestamp(record.ExpungeTime)
+	case record.Drains():
+		c.DrainTime = timestamp(record.DrainTime)
 	}
 	if status.Session != nil {
 		c.ConnectTime = timestamp(status.Session.ConnectTime)

@@ -222,7 +222,7 @@ func TestHostileHeldLearnsLittle(t *testing.T) {
 // TestHostileRequests: lists and texts out of all proportion are refused, by the
 // name of the field, and the answer stays small.
 func TestHostileRequests(t *testing.T) {
-	long := strings.Repeat("x", 1<<20)
+	long := strings.Repeat("x", 1<<19)
 	many := make([]string, 100_000)
 	digests := make([]uint64, 1<<17)
 	accepted := func(a *registryv1.AcceptedSet) call {
@@ -281,9 +281,9 @@ func TestBatchAnswerFits(t *testing.T) {
 		return m
 	}
 	bubble(t, setup{}, func(t *testing.T, r *rig) {
-		_, err := r.BatchRegisterProducers(t.Context(), batch(8000))
+		_, err := r.BatchRegisterProducers(t.Context(), batch(3000))
 		if diff := cmp.Diff(invalid("requests"), faultOf(t, err), cmp.AllowUnexported(fault{})); diff != "" {
-			t.Errorf("8 MiB (-want +got):\n%s", diff)
+			t.Errorf("3 MiB (-want +got):\n%s", diff)
 		}
 		m := batch(2000)
 		resp, err := r.BatchRegisterProducers(t.Context(), m, grpc.MaxCallRecvMsgSize(4<<20))

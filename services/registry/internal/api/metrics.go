@@ -13,6 +13,7 @@ type Metrics struct {
 	Turned        *prometheus.CounterVec
 	Sending       prometheus.Gauge
 	Paced         prometheus.Counter
+	OverQuota     *prometheus.CounterVec
 }
 
 // NewMetrics makes them.
@@ -45,6 +46,10 @@ func NewMetrics() *Metrics {
 		Paced: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_registry_paced_registrations_total", Help: "Registrations refused because their peer sent more than it may.",
 		}),
+		OverQuota: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_registry_quota_refused_total",
+			Help: "Registrations refused because of a quota: producers of one identity, or label_bytes of one producer.",
+		}, []string{"reason"}),
 	}
 }
 
@@ -65,5 +70,6 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 func (m *Metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.Subscriptions, m.Snapshots, m.Assignments, m.Removals, m.ChunkBytes, m.SlowReaders, m.Turned, m.Sending, m.Paced,
+		m.OverQuota,
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -154,6 +155,48 @@ func TestDrain(t *testing.T) {
 		r.must(t, undraining("c1"), undraining("c1"))
 		if c := r.collector(t, "c1"); c.GetState() != live || c.GetDrainTime() != nil {
 			t.Errorf("undrained: %v", c)
+		}
+	})
+}
+
+// TestDrainUntilRestart ends with the next instance, not with the same one, and not
+// when an operator has drained the collector, too.
+func TestDrainUntilRestart(t *testing.T) {
+	bubble(t, setup{}, func(t *testing.T, r *rig) {
+		r.join(t, "c1")
+		r.join(t, "c2")
+		r.register(t, hinted("p", "c1"))
+		untilRestart := func(instance string) error {
+			_, err := r.DrainCollector(t.Context(), &registryv1.DrainCollectorRequest{CollectorId: "c1", UntilRestart: true, InstanceId: instance})
+			return err
+		}
+		if err := untilRestart("c1-a"); err != nil {
+			t.Fatal(err)
+		}
+		r.enlist(t, "c1", "c1-a")
+		if c := r.collector(t, "c1"); c.GetState() != drains || !c.GetDrainUntilRestart() || c.GetDrainTime() == nil {
+			t.Errorf("the same instance registered: %v", c)
+		}
+		r.enlist(t, "c1", "c1-b")
+		if c := r.collector(t, "c1"); c.GetState() != live || c.GetDrainUntilRestart() || c.GetDrainTime() != nil {
+			t.Errorf("another instance registered: %v", c)
+		}
+		if got := faultOf(t, untilRestart("c1-a")); got.reason != "INSTANCE_REPLACED" {
+			t.Errorf("a late request: %+v", got)
+		}
+		if got := faultOf(t, untilRestart("no id")); got.code != codes.InvalidArgument {
+			t.Errorf("a wrong instance: %+v", got)
+		}
+		if err := untilRestart(""); err != nil {
+			t.Fatal(err)
+		}
+		r.must(t, draining("c1", false))
+		if err := untilRestart(""); err != nil {
+			t.Fatal(err)
+		}
+		r.enlist(t, "c1", "c1-c")
+		if c := r.collector(t, "c1"); c.GetState() != drains || c.GetDrainUntilRestart() {
+			t.Errorf("an operator's drain: %v", c)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rollcall-metrics/rollcall/services/internal/auth"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/peer"
 )
@@ -27,8 +28,9 @@ const (
 )
 
 // pace bounds how many registrations a second are taken from one peer, so that
-// one that registers in a loop does not keep the others from it. It is no
-// defence against one who has many addresses.
+// one that registers in a loop does not keep the others from it. A peer is an
+// identity or, where nobody is asked for one, an address: that is no defence
+// against one who has many addresses.
 type pace struct {
 	rate    rate.Limit
 	burst   int
@@ -60,13 +62,14 @@ func (p *pace) take(ctx context.Context, registrations int) error {
 		return nil
 	}
 	now := time.Now()
-	wait := p.reserve(peerOf(ctx), registrations, now)
+	name, sort := peerOf(ctx)
+	wait := p.reserve(name, registrations, now)
 	if wait <= 0 {
 		return nil
 	}
 	p.metrics.Paced.Add(float64(registrations))
 	return &exhausted{
-		"REGISTRATION_RATE", fmt.Sprintf("more than %v registrations a second come from this address; try again later", p.rate), wait,
+		"REGISTRATION_RATE", fmt.Sprintf("more than %v registrations a second come from this %s; try again later", p.rate, sort), wait,
 	}
 }
 
@@ -100,9 +103,18 @@ func (p *pace) bucket(name string) *rate.Limiter {
 	return b.tokens
 }
 
-// peerOf names who calls: the address without the port, of an IPv6 address the
-// network, for who has one has all of it.
-func peerOf(ctx context.Context) string {
+// peerOf names who calls, and tells how: the identity if there is one, else the
+// address. No identity looks like an address.
+func peerOf(ctx context.Context) (name, sort string) {
+	if who, ok := auth.From(ctx); ok {
+		return who.Name, "identity"
+	}
+	return addressOf(ctx), "address"
+}
+
+// addressOf is the address without the port, of an IPv6 address the network, for
+// who has one has all of it.
+func addressOf(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok || p.Addr == nil {
 		return ""

@@ -125,7 +125,7 @@ func TestHostilePeers(t *testing.T) {
 	})
 }
 
-func TestPeerOf(t *testing.T) {
+func TestAddressOf(t *testing.T) {
 	for address, want := range map[string]string{
 		"10.0.0.1:80":              "10.0.0.1",
 		"[::ffff:10.0.0.1]:80":     "10.0.0.1",
@@ -133,15 +133,15 @@ func TestPeerOf(t *testing.T) {
 		"[2001:db8:1:2:ffff::]:81": "2001:db8:1:2::/64",
 		"[2001:db8:1:3::]:81":      "2001:db8:1:3::/64",
 	} {
-		if got := peerOf(from(t, address)); got != want {
+		if got := addressOf(from(t, address)); got != want {
 			t.Errorf("%s: %s, want %s", address, got, want)
 		}
 	}
-	if got := peerOf(t.Context()); got != "" {
+	if got := addressOf(t.Context()); got != "" {
 		t.Errorf("nobody: %s", got)
 	}
 	pipe := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.UnixAddr{Name: "@x", Net: "unix"}})
-	if got := peerOf(pipe); got != "@x" {
+	if got := addressOf(pipe); got != "@x" {
 		t.Errorf("a socket: %s", got)
 	}
 }

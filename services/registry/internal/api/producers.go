@@ -26,7 +26,7 @@ func (s producerService) RegisterProducer(ctx context.Context, m *registryv1.Reg
 	if err := s.pace.take(ctx, 1); err != nil {
 		return nil, err
 	}
-	cmd, err := s.decodeRegister(m)
+	cmd, err := s.decodeRegister(m, s.quotaOf(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -34,13 +34,16 @@ func (s producerService) RegisterProducer(ctx context.Context, m *registryv1.Reg
 	return s.registered(result)
 }
 
-func (s producerService) decodeRegister(m *registryv1.RegisterProducerRequest) (registrar.RegisterProducer, error) {
+func (s producerService) decodeRegister(m *registryv1.RegisterProducerRequest, quota registrar.Quota) (registrar.RegisterProducer, error) {
 	reg, err := wire.DecodeProducer(m.GetProducer(), "producer")
 	if err != nil {
 		return registrar.RegisterProducer{}, err
 	}
 	if err := s.Endpoints.CheckURL(reg.URL); err != nil {
 		return registrar.RegisterProducer{}, violation("producer.endpoint", err.Error())
+	}
+	if err := s.checkLabelBytes(reg.Assignment); err != nil {
+		return registrar.RegisterProducer{}, err
 	}
 	return registrar.RegisterProducer{
 		ID:           reg.Assignment.ProducerID,
@@ -50,6 +53,7 @@ func (s producerService) decodeRegister(m *registryv1.RegisterProducerRequest) (
 		Life:         lifeOf(reg),
 		Zone:         reg.Zone,
 		Rate:         reg.Rate,
+		Quota:        quota,
 		ValidateOnly: m.GetValidateOnly(),
 	}, nil
 }
@@ -60,6 +64,7 @@ func lifeOf(reg *wire.Registration) roster.Life {
 
 func (s producerService) registered(r registrar.Registered) (*registryv1.RegisterProducerResponse, error) {
 	if r.Err != nil {
+		s.countQuota(r.Err)
 		return nil, r.Err
 	}
 	p, err := s.encode(r.Producer)
@@ -97,10 +102,11 @@ func (s producerService) BatchRegisterProducers(ctx context.Context, m *registry
 		return nil, err
 	}
 	results := make([]*registryv1.BatchRegisterProducersResult, len(m.GetRequests()))
+	quota := s.quotaOf(ctx)
 	var cmds []registrar.RegisterProducer
 	var at []int
 	for i, req := range m.GetRequests() {
-		cmd, err := s.decodeRegister(req)
+		cmd, err := s.decodeRegister(req, quota)
 		if err != nil {
 			results[i] = batchFailure(err)
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
@@ -38,11 +39,7 @@ func statusOf(err error) *status.Status {
 		}
 		return detailed(codes.InvalidArgument, err.Error(), bad)
 	case errors.As(err, &refused):
-		details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: refused.Reason, Domain: errorDomain}}
-		if refused.Class == roster.Unavailable || refused.Class == roster.Exhausted {
-			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
-		}
-		return detailed(classCode(refused.Class), refused.Message, details...)
+		return refusal(refused)
 	case errors.Is(err, registrar.ErrFull):
 		return detailed(codes.ResourceExhausted, "the registry's store is full; nothing was written",
 			&errdetails.ErrorInfo{Reason: "STORE_FULL", Domain: errorDomain})
@@ -60,6 +57,23 @@ func statusOf(err error) *status.Status {
 		return s
 	}
 	return status.New(codes.Internal, "internal error")
+}
+
+// quotaDelay is what one is told to wait for whom as many producers count as may:
+// until some are gone.
+const quotaDelay = time.Minute
+
+// refusal is the status of a command that the rules refuse.
+func refusal(e *roster.Error) *status.Status {
+	info, delay := &errdetails.ErrorInfo{Reason: e.Reason, Domain: errorDomain}, retryDelay
+	if e.Limit > 0 {
+		info.Metadata, delay = map[string]string{"limit": strconv.Itoa(e.Limit)}, quotaDelay
+	}
+	details := []protoadapt.MessageV1{info}
+	if e.Class == roster.Unavailable || e.Class == roster.Exhausted {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	}
+	return detailed(classCode(e.Class), e.Message, details...)
 }
 
 func classCode(c roster.Class) codes.Code {

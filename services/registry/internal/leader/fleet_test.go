@@ -166,17 +166,17 @@ func TestFlapping(t *testing.T) {
 func TestDrain(t *testing.T) {
 	bubble(t, leader.Times{}, func(t *testing.T, m *store.Memory, r *replica) {
 		r.join("c1")
-		if _, _, _, err := r.DrainCollector(t.Context(), "c1", false); err == nil {
+		if _, _, _, err := r.DrainCollector(t.Context(), "c1", roster.Drain{}, false); err == nil {
 			t.Fatal("drained although nobody else is there")
 		}
 		r.join("c2")
 		r.register(permanent, 0, 2000)
 		before := m.Revision()
-		_, plan, _, err := r.DrainCollector(t.Context(), "c1", true)
+		_, plan, _, err := r.DrainCollector(t.Context(), "c1", roster.Drain{}, true)
 		if err != nil || len(plan.Moves) != 1000 || m.Revision() != before {
 			t.Fatalf("dry run: %+v, %v, wrote %d", plan, err, m.Revision()-before)
 		}
-		if _, _, _, err := r.DrainCollector(t.Context(), "c1", false); err != nil {
+		if _, _, _, err := r.DrainCollector(t.Context(), "c1", roster.Drain{}, false); err != nil {
 			t.Fatal(err)
 		}
 		pass(3 * time.Second)
@@ -225,7 +225,7 @@ func TestALateHandoffGoesBack(t *testing.T) {
 		}
 		r.expect("c2", 3, 0)
 		// A drain of the old one has nowhere to give it for as long.
-		if _, _, _, err := r.DrainCollector(t.Context(), "c1", false); err != nil {
+		if _, _, _, err := r.DrainCollector(t.Context(), "c1", roster.Drain{}, false); err != nil {
 			t.Fatal(err)
 		}
 		pass(5 * time.Minute)

@@ -37,7 +37,7 @@ func TestManyLateHandoffsGoBack(t *testing.T) {
 		for i := range n {
 			r.fail(producerID(i), "b")
 		}
-		if _, _, _, err := r.DrainCollector(t.Context(), "a", false); err != nil {
+		if _, _, _, err := r.DrainCollector(t.Context(), "a", roster.Drain{}, false); err != nil {
 			t.Fatal(err)
 		}
 		pass(5 * time.Second)

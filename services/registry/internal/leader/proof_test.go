@@ -61,7 +61,7 @@ func TestWritesAreFenced(t *testing.T) {
 		r.join("c2")
 		r.register(permanent, 0, 10)
 		pass(5 * time.Second)
-		if _, _, _, err := r.DrainCollector(t.Context(), "c1", false); err != nil {
+		if _, _, _, err := r.DrainCollector(t.Context(), "c1", roster.Drain{}, false); err != nil {
 			t.Fatal(err)
 		}
 		before := m.Revision()

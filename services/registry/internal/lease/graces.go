@@ -17,6 +17,10 @@ const (
 	// before producers are handed off.
 	DefaultSettle = 10 * time.Second
 
+	// recovery is that time after an absence of more than half: they come back one by
+	// one, each after a backoff of up to 30 s. It is no longer than a grace.
+	recovery = 45 * time.Second
+
 	// flapInterval is within how long a collector that is gone twice flaps, and
 	// steadyFor how long it must then be live before it is given anything new.
 	flapInterval = time.Hour
@@ -69,6 +73,7 @@ type Graces struct {
 
 	live    map[assignment.CollectorID]bool
 	changed time.Duration // when live did, of seen
+	someone time.Duration // since when somebody is live, of seen
 
 	absent map[assignment.CollectorID]*absence
 }
@@ -100,7 +105,10 @@ func NewGraces(grace, settle time.Duration) *Graces {
 // A collector is gone after a grace without a subscription; of more than half,
 // after two. Those whose grace is over wait until nobody has come or gone for the
 // settle time, but for no longer than one more grace, so that a rolling restart
-// makes one plan. So every absence ends after three graces at most.
+// makes one plan. While nobody is live there is nobody to hand anything to, and none
+// is gone: the first one that comes back must not be given what the others have,
+// who are on their way. So every absence ends after three graces at most, or one
+// after somebody is live again, and of a crew that keeps coming and going after five.
 func (g *Graces) Tick(now time.Duration, collectors []Collector) Absences {
 	if g.ticked {
 		g.seen += min(max(now-g.last, 0), DefaultMaxTick)
@@ -110,7 +118,7 @@ func (g *Graces) Tick(now time.Duration, collectors []Collector) Absences {
 	a.Half = g.look(collectors)
 
 	var over []assignment.CollectorID
-	pressing := false
+	pressing, quiet := false, g.settle
 	for _, c := range collectors {
 		x := g.absent[c.ID]
 		if x == nil || x.gone || c.Assigned <= 0 {
@@ -123,10 +131,13 @@ func (g *Graces) Tick(now time.Duration, collectors []Collector) Absences {
 		}
 		if g.seen >= due {
 			over = append(over, c.ID)
-			pressing = pressing || g.seen >= due+g.grace
+			pressing = pressing || g.seen >= max(due, min(g.someone, due+2*g.grace))+g.grace
+			if x.extended {
+				quiet = max(g.settle, min(recovery, g.grace))
+			}
 		}
 	}
-	if g.seen-g.changed < g.settle && !pressing {
+	if len(g.live) == 0 || g.seen-g.changed < quiet && !pressing {
 		a.Settling = len(over) > 0
 	} else {
 		a.New = over
@@ -166,6 +177,9 @@ func (g *Graces) look(collectors []Collector) bool {
 	}
 	maps.DeleteFunc(g.absent, func(id assignment.CollectorID, _ *absence) bool { return !known[id] })
 	if g.live == nil || !maps.Equal(g.live, live) {
+		if len(g.live) == 0 {
+			g.someone = g.seen
+		}
 		g.live, g.changed = live, g.seen
 	}
 	return without > len(live)

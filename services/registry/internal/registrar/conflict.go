@@ -40,7 +40,7 @@ func (r *Registrar) Conflict(id assignment.ProducerID, series string) Conflict {
 	return c
 }
 
-// follows takes changes of the view into the namesakes. It is called before they
+// follows takes changes of the view into the namesakes and the arrivals. It is called before they
 // are made, and what it returns afterwards. The caller holds mu.
 func (r *Registrar) follows(b roster.Batch) (after func()) {
 	before := map[assignment.ProducerID]*roster.Entry{}
@@ -48,6 +48,7 @@ func (r *Registrar) follows(b roster.Batch) (after func()) {
 		if e.Key.Kind == roster.KindProducer {
 			id := assignment.ProducerID(e.Key.ID)
 			before[id] = r.view.Producer(id)
+			r.arrivals.show(id)
 		}
 	}
 	return func() {

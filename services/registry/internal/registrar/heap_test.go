@@ -59,7 +59,7 @@ func fleetMember(i int) *roster.Producer {
 	return &roster.Producer{
 		ID: id, Stored: stored, Instances: roster.InstancesOf(assignment.InstanceID(uuid.NewString())),
 		Collector: fleetCollector(i), AssignTime: time.Now(), AssignReason: roster.PlacementLeastLoaded,
-		Life: roster.LifeOf(true), Zone: fmt.Sprintf("eu-west-%d", i%3),
+		Life: roster.LifeOf(true), Zone: fmt.Sprintf("eu-west-%d", i%3), Owner: roster.OwnerOf(string(fleetCollector(i))),
 		CreateTime: time.Now(), UpdateTime: time.Now(),
 	}
 }

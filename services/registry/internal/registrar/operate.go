@@ -10,8 +10,8 @@ import (
 
 // DrainCollector begins a drain, or with validateOnly only plans it. The leader
 // carries it out.
-func (r *Registrar) DrainCollector(ctx context.Context, id assignment.CollectorID, validateOnly bool) (*CollectorStatus, *Plan, Position, error) {
-	if err := r.drainable(id); err != nil {
+func (r *Registrar) DrainCollector(ctx context.Context, id assignment.CollectorID, d roster.Drain, validateOnly bool) (*CollectorStatus, *Plan, Position, error) {
+	if err := r.drainable(id, d); err != nil {
 		return nil, nil, Position{}, err
 	}
 	plan, err := r.Plan(Wish{Leave: map[assignment.CollectorID]bool{id: true}})
@@ -22,18 +22,18 @@ func (r *Registrar) DrainCollector(ctx context.Context, id assignment.CollectorI
 		s, at, err := r.Collector(ctx, id, 0)
 		return s, plan, at, err
 	}
-	s, at, err := r.changeCollector(ctx, id, func(now time.Time) (roster.Txn, error) { return r.view.Drain(id, now) })
+	s, at, err := r.changeCollector(ctx, id, func(now time.Time) (roster.Txn, error) { return r.view.Drain(id, d, now) })
 	return s, plan, at, err
 }
 
 // drainable refuses a drain that could hand nothing off.
-func (r *Registrar) drainable(id assignment.CollectorID) error {
+func (r *Registrar) drainable(id assignment.CollectorID, d roster.Drain) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if err := r.serving(); err != nil {
 		return err
 	}
-	if _, err := r.view.Drain(id, time.Now()); err != nil {
+	if _, err := r.view.Drain(id, d, time.Now()); err != nil {
 		return err
 	}
 	open := r.openAt(time.Now())

@@ -23,6 +23,8 @@ type RegisterProducer struct {
 	Zone string
 	Rate float64
 
+	Quota Quota
+
 	// ValidateOnly asks what would be, and writes nothing.
 	ValidateOnly bool
 }
@@ -72,6 +74,8 @@ type round struct {
 	txns    []roster.Txn
 	writing []int // the registration of each transaction
 	planned []assignment.CollectorID
+
+	arriving []*arrival // of each transaction; nil: it counts for nobody anew
 }
 
 // registerRound decides and commits what is still to do, and returns what was
@@ -86,6 +90,7 @@ func (r *Registrar) registerRound(ctx context.Context, cmds []RegisterProducer, 
 		return nil, nil
 	}
 	outcomes, err := r.commit(ctx, round.txns)
+	r.arrived(&round, outcomes)
 	if err != nil {
 		return round.writing, err
 	}
@@ -120,6 +125,7 @@ func (r *Registrar) decideRound(cmds []RegisterProducer, todo []int, results []R
 			continue
 		}
 		d.txns, d.writing = append(d.txns, txn), append(d.writing, i)
+		d.arriving = append(d.arriving, r.arrive(result.Producer))
 		if before := r.view.Producer(cmds[i].ID); result.Changed && (before == nil || before.Collector == "") {
 			d.planned = append(d.planned, result.Producer.Collector)
 			r.inFlight[result.Producer.Collector]++
@@ -138,6 +144,7 @@ func (r *Registrar) decideRegister(cmd RegisterProducer, plan func(*RegisterProd
 	did, err := r.view.Register(
 		roster.RegisterProducer{
 			ID: cmd.ID, Stored: cmd.Stored, Same: same, Instance: cmd.Instance, Life: cmd.Life, Zone: cmd.Zone, Rate: cmd.Rate,
+			Owner: cmd.Quota.Owner, Limit: cmd.Quota.Limit, Owned: r.owned(cmd.Quota.Owner, cmd.ID),
 		},
 		func() roster.Place { return plan(&cmd) }, now)
 	if err != nil {
@@ -185,7 +192,7 @@ func (r *Registrar) commit(ctx context.Context, txns []roster.Txn) ([]roster.Out
 			return nil, err
 		}
 		r.Logger.WarnContext(ctx, "the store failed a transaction", "error", err)
-		return nil, roster.Refuse(roster.Unavailable, roster.ReasonNotServing, "the store does not answer; what became of this command is not known")
+		return nil, roster.Refuse(roster.Unavailable, roster.ReasonOutcomeUnknown, "the store does not answer; what became of this command is not known")
 	}
 	committed := 0
 	for _, o := range outcomes {

@@ -293,7 +293,7 @@ func TestAFullStoreIsTold(t *testing.T) {
 			}
 			return nil
 		})
-		refused(t, r.RegisterProducers(t.Context(), producers(0, 1))[0].Err, roster.Unavailable, roster.ReasonNotServing)
+		refused(t, r.RegisterProducers(t.Context(), producers(0, 1))[0].Err, roster.Unavailable, roster.ReasonOutcomeUnknown)
 		m.Fail(nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -311,9 +311,9 @@ func TestAHangingStoreIsBounded(t *testing.T) {
 		r.register(t, producers(0, 1)...)
 		d.close(store.OpCommit)
 		begin := time.Now()
-		refused(t, r.RegisterProducers(t.Context(), producers(1, 2))[0].Err, roster.Unavailable, roster.ReasonNotServing)
+		refused(t, r.RegisterProducers(t.Context(), producers(1, 2))[0].Err, roster.Unavailable, roster.ReasonOutcomeUnknown)
 		_, _, _, err := r.DeregisterProducer(t.Context(), producerID(0), "")
-		refused(t, err, roster.Unavailable, roster.ReasonNotServing)
+		refused(t, err, roster.Unavailable, roster.ReasonOutcomeUnknown)
 		d.open()
 		d.close(store.OpRead)
 		_, _, _, err = r.DeregisterProducer(t.Context(), producerID(7), "")

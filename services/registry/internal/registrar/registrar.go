@@ -104,6 +104,7 @@ type Registrar struct {
 	moved    chan struct{} // closed and replaced whenever the view moves
 	waiting  map[*waiter]struct{}
 	inFlight map[assignment.CollectorID]int
+	arrivals arrivals
 	acks     map[assignment.CollectorID]*ackState
 	ordinal  int64               // of the last subscription
 	open     map[string]struct{} // subscriptions of this process, by name
@@ -138,6 +139,7 @@ func New(c Config) *Registrar {
 		moved:    make(chan struct{}),
 		waiting:  map[*waiter]struct{}{},
 		inFlight: map[assignment.CollectorID]int{},
+		arrivals: newArrivals(),
 		acks:     map[assignment.CollectorID]*ackState{},
 		open:     map[string]struct{}{},
 		away:     map[assignment.CollectorID]time.Time{},
@@ -302,6 +304,7 @@ func (r *Registrar) install(view *roster.View, names *namesakes) {
 	defer r.mu.Unlock()
 	old := r.view
 	r.view, r.names = view, names
+	r.arrivals.reload(view)
 	if r.loaded && old.Epoch() != view.Epoch() {
 		r.began = time.Now()
 	}

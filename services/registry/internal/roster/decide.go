@@ -24,6 +24,12 @@ type RegisterProducer struct {
 	Life
 	Zone string
 	Rate float64
+
+	// Owner is for whom the producer is to count. Limit is how many may, 0 for as
+	// many as come; Owned how many do already.
+	Owner Owner
+	Limit int
+	Owned int
 }
 
 // Registration is what became of a registration.
@@ -65,6 +71,9 @@ func (v *View) Register(cmd RegisterProducer, place func() Place, now time.Time)
 	if err := replaced(cmd.ID, next.Instances, cmd.Instance); err != nil {
 		return Registration{}, err
 	}
+	if before == nil && cmd.full() {
+		return Registration{}, overQuota(cmd)
+	}
 	if !next.take(cmd, before == nil, now) {
 		return Registration{Txn: v.renew(before, now), Producer: &before.Producer}, nil
 	}
@@ -99,6 +108,9 @@ func (r *Producer) take(cmd RegisterProducer, isNew bool, now time.Time) (change
 	if cmd.Instance != "" && !r.Instances.Has(cmd.Instance) {
 		r.Instances = r.Instances.With(cmd.Instance)
 		changed = true
+	}
+	if changed {
+		r.own(cmd)
 	}
 	return changed
 }
@@ -164,6 +176,9 @@ func (v *View) RegisterCollector(want Collector, instance assignment.InstanceID,
 		return nil, before.Collector, nil
 	}
 	if !older {
+		if next.DrainInstance != "" { // that drain was until now
+			next.DrainTime, next.DrainInstance = time.Time{}, ""
+		}
 		next.Instances = appendLast(next.Instances, Instance{ID: instance, Generation: last.Generation + 1})
 	}
 	next.IntrospectionEndpoint, next.SoftwareVersion, next.Labels = want.IntrospectionEndpoint, want.SoftwareVersion, want.Labels

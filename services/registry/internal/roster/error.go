@@ -33,6 +33,7 @@ const (
 	ReasonSuperseded           = "SUPERSEDED"
 	ReasonStaleAcknowledgement = "STALE_ACKNOWLEDGEMENT"
 	ReasonNotServing           = "NOT_SERVING"
+	ReasonOutcomeUnknown       = "OUTCOME_UNKNOWN"
 	ReasonBehind               = "BEHIND"
 	ReasonEpochChanged         = "EPOCH_CHANGED"
 	ReasonContended            = "CONTENDED"
@@ -41,6 +42,7 @@ const (
 	ReasonNoOtherCollector     = "NO_OTHER_COLLECTOR"
 	ReasonNotDrained           = "NOT_DRAINED"
 	ReasonCollectorNotOpen     = "COLLECTOR_NOT_OPEN"
+	ReasonProducerQuota        = "PRODUCER_QUOTA"
 )
 
 // An Error is a command that is refused by the rules.
@@ -48,6 +50,9 @@ type Error struct {
 	Class   Class
 	Reason  string
 	Message string
+
+	// Limit is that of a quota, zero for all else.
+	Limit int
 }
 
 // Error tells the message.

@@ -24,26 +24,51 @@ func (v *View) change(id assignment.CollectorID, change func(*Collector) bool) (
 	return Txn{{Key: next.Key(), Expect: c.CollectorRevision, Record: &next}}, nil
 }
 
-// Drain decides what the begin of a drain writes.
-func (v *View) Drain(id assignment.CollectorID, now time.Time) (Txn, error) {
-	if c := v.Collector(id); c != nil && c.Collector.Expunged() {
-		return nil, expunged(id)
+// A Drain says how a collector is drained.
+type Drain struct {
+	// UntilRestart ends the drain when another instance registers.
+	UntilRestart bool
+
+	// Instance has to be the newest one; empty: whichever is.
+	Instance assignment.InstanceID
+}
+
+// Drain decides what the begin of a drain writes. Of one that stands and this
+// one, the one that ends later counts.
+func (v *View) Drain(id assignment.CollectorID, d Drain, now time.Time) (Txn, error) {
+	if c := v.Collector(id); c != nil {
+		newest := c.Collector.Newest().ID
+		switch {
+		case c.Collector.Expunged():
+			return nil, expunged(id)
+		case d.Instance != "" && d.Instance != newest:
+			return nil, Refuse(Aborted, ReasonInstanceReplaced, "collector %q: the newest instance is %q, not %q", id, newest, d.Instance)
+		}
 	}
 	return v.change(id, func(c *Collector) bool {
-		fresh := c.DrainTime.IsZero()
-		if fresh {
-			c.DrainTime = now
+		switch {
+		case !c.Drains():
+			c.DrainTime, c.DrainInstance = now, ""
+			if d.UntilRestart {
+				c.DrainInstance = c.Newest().ID
+			}
+			return true
+		case c.DrainsUntilRestart() && !d.UntilRestart:
+			c.DrainInstance = ""
+			return true
+		default:
+			return false
 		}
-		return fresh
 	})
 }
 
 // Undrain decides what the end of a drain, or of an expunction, writes.
 func (v *View) Undrain(id assignment.CollectorID) (Txn, error) {
 	return v.change(id, func(c *Collector) bool {
-		leaves := c.Leaves()
-		c.DrainTime, c.ExpungeTime = time.Time{}, time.Time{}
-		return leaves
+		// Also a drain that has ended: to a registry of an older version it has not.
+		stands := !c.DrainTime.IsZero() || c.Expunged()
+		c.DrainTime, c.DrainInstance, c.ExpungeTime = time.Time{}, "", time.Time{}
+		return stands
 	})
 }
 

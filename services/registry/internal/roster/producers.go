@@ -38,6 +38,8 @@ func (v *View) setProducer(id assignment.ProducerID, next *Entry) (old *Entry) {
 	v.index(id, next)
 	v.count(old, -1)
 	v.count(next, +1)
+	v.countOwner(old, -1)
+	v.countOwner(next, +1)
 	return old
 }
 

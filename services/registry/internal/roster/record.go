@@ -99,6 +99,9 @@ type Producer struct {
 	Zone string
 	Rate float64
 
+	// Owner is for whom it counts.
+	Owner Owner
+
 	CreateTime time.Time
 	UpdateTime time.Time
 	Extra      Extra
@@ -223,6 +226,10 @@ type Collector struct {
 	DrainTime   time.Time
 	ExpungeTime time.Time
 
+	// DrainInstance is whose drain it is: the drain stands while that is the newest
+	// instance. Empty: it stands until somebody ends it.
+	DrainInstance assignment.InstanceID
+
 	// GoneTimes are the last times, at most two, at which it had been without a
 	// subscription for longer than its grace.
 	GoneTimes []time.Time
@@ -231,7 +238,17 @@ type Collector struct {
 }
 
 // Leaves tells whether everything shall move off the collector.
-func (r *Collector) Leaves() bool { return !r.DrainTime.IsZero() || r.Expunged() }
+func (r *Collector) Leaves() bool { return r.Drains() || r.Expunged() }
+
+// Drains tells whether a drain stands. One until the restart has ended once
+// another instance is the newest, also where a replica of an older version, which
+// knows no such drains, wrote that.
+func (r *Collector) Drains() bool {
+	return !r.DrainTime.IsZero() && (r.DrainInstance == "" || r.DrainInstance == r.Newest().ID)
+}
+
+// DrainsUntilRestart tells whether the drain that stands ends by itself.
+func (r *Collector) DrainsUntilRestart() bool { return r.Drains() && r.DrainInstance != "" }
 
 // Expunged tells whether it shall be a collector no more.
 func (r *Collector) Expunged() bool { return !r.ExpungeTime.IsZero() }

@@ -24,6 +24,7 @@ type View struct {
 	collectors map[assignment.CollectorID]*CollectorEntry
 	removed    map[assignment.ProducerID]RemovedEntry
 	suspects   map[assignment.ProducerID]SuspectEntry
+	owned      map[Owner]int // how many producers count for each, none for none
 	leader     LeaderEntry
 	expiry     *Expiry
 	expiryAt   assignment.Revision
@@ -93,6 +94,7 @@ func NewView() *View {
 		suspects:   map[assignment.ProducerID]SuspectEntry{},
 		collectors: map[assignment.CollectorID]*CollectorEntry{},
 		removed:    map[assignment.ProducerID]RemovedEntry{},
+		owned:      map[Owner]int{},
 		zones:      map[string]string{},
 	}
 }

@@ -144,6 +144,7 @@ func drawProducer(t *rapid.T, id assignment.ProducerID) *roster.Producer {
 	p := &roster.Producer{
 		ID: id, Stored: stored, Version: assignment.VersionOf(stored),
 		Collector: rapid.SampledFrom(collectorIDs).Draw(t, "collector"),
+		Owner:     roster.Owner(rapid.IntRange(0, owners).Draw(t, "owner")),
 	}
 	if from := rapid.SampledFrom(collectorIDs).Draw(t, "handoff from"); p.Collector != "" && from != p.Collector {
 		p.HandoffFrom = from
@@ -271,6 +272,7 @@ func checkView(t *rapid.T, v *roster.View, m model) {
 	if v.Producers() != producers {
 		t.Fatalf("%d producers, want %d", v.Producers(), producers)
 	}
+	checkOwned(t, v)
 	seen := 0
 	for c := range v.Collectors {
 		seen++

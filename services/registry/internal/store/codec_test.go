@@ -80,6 +80,7 @@ func drawRecord(t *rapid.T) roster.Record {
 			HandoffFrom: assignment.CollectorID(collector.Draw(t, "handoff from")),
 			MovedFrom:   assignment.CollectorID(collector.Draw(t, "moved from")),
 			Life:        drawLife(t), Zone: rapid.String().Draw(t, "zone"), Rate: drawRate(t, "rate"),
+			Owner:      roster.Owner(rapid.Uint64().Draw(t, "owner")),
 			CreateTime: drawTime(t, "create"), UpdateTime: drawTime(t, "update"), Extra: drawExtra(t),
 		}
 	case 2:
@@ -91,7 +92,8 @@ func drawRecord(t *rapid.T) roster.Record {
 			SoftwareVersion:       rapid.String().Draw(t, "version"), CreateTime: drawTime(t, "create"), Extra: drawExtra(t),
 			Capacity: drawRate(t, "capacity"), Zone: rapid.String().Draw(t, "zone"),
 			DrainTime: drawTime(t, "drain"), ExpungeTime: drawTime(t, "expunge"),
-			GoneTimes: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) time.Time { return time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "gone"), 0).UTC() }), 1, 2).Draw(t, "gone times"),
+			DrainInstance: assignment.InstanceID(instance.Draw(t, "drain instance")),
+			GoneTimes:     rapid.SliceOfN(rapid.Custom(func(t *rapid.T) time.Time { return time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "gone"), 0).UTC() }), 1, 2).Draw(t, "gone times"),
 		}
 	case 6:
 		return &roster.Suspect{

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,11 +126,6 @@ func TestOpenFails(t *testing.T) {
 		"a relative socket": func() (*store.Store, error) {
 			return store.OpenEmbedded(t.Context(), store.EmbeddedConfig{Dir: filepath.Join(dir, "q"), SocketPath: "s"})
 		},
-		"no place for the socket": func() (*store.Store, error) {
-			return store.OpenEmbedded(t.Context(), store.EmbeddedConfig{
-				Dir: filepath.Join(dir, "s"), SocketPath: filepath.Join(file, "s"),
-			})
-		},
 		"canceled": func() (*store.Store, error) {
 			return store.OpenEmbedded(canceled, store.EmbeddedConfig{Dir: filepath.Join(dir, "c")})
 		},
@@ -142,16 +139,68 @@ func TestOpenFails(t *testing.T) {
 	}
 	// Nothing that failed keeps its directory for long.
 	ctx := background(t)
-	for _, name := range []string{"s", "c"} {
-		for {
-			s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: filepath.Join(dir, name)})
-			if err == nil {
-				closeStore(t, s)
-				break
-			}
-			if !errors.Is(err, store.ErrInUse) || ctx.Err() != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
+	for {
+		s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: filepath.Join(dir, "c")})
+		if err == nil {
+			closeStore(t, s)
+			break
+		}
+		if !errors.Is(err, store.ErrInUse) || ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSocketLeftOut opens stores where no socket can be: they do without, say
+// so, and take nothing away from there but what a killed process left.
+func TestSocketLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	full := filepath.Join(dir, "full")
+	if err := os.MkdirAll(filepath.Join(full, "kept"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stale := filepath.Join(dir, "stale")
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, path string
+		clients    int
+	}{
+		{"no directory", filepath.Join(dir, "missing", "s"), 0},
+		{"too long", filepath.Join(dir, strings.Repeat("x", 108)), 0},
+		{"a directory", full, 0},
+		{"a file", file, 0},
+		{"a stale socket", stale, 1},
+	} {
+		var log bytes.Buffer
+		s, err := store.OpenEmbedded(t.Context(), store.EmbeddedConfig{
+			Dir: filepath.Join(dir, "data"), SocketPath: c.path, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if n := len(store.Server(s).Clients); n != c.clients {
+			t.Errorf("%s: it listens for %d clients, want %d", c.name, n, c.clients)
+		}
+		closeStore(t, s)
+		if warned := strings.Contains(log.String(), "cannot be backed up"); warned != (c.clients == 0) {
+			t.Errorf("%s: it says %q", c.name, log.String())
+		}
+	}
+	for _, path := range []string{filepath.Join(full, "kept"), file} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
 		}
 	}
 }

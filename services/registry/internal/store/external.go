@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -26,8 +26,9 @@ type ExternalConfig struct {
 	// spread over those that can be reached.
 	Endpoints []string
 
-	// TLS is how https endpoints are spoken to. Nil: as the system would.
-	TLS *tls.Config
+	// TLS is how https endpoints are spoken to, each connection as of its time. Nil:
+	// as the system would.
+	TLS process.ClientTLS
 
 	// Username and Password authenticate by etcd's own user database: both or
 	// none. The user needs to read and write the keys that begin with
@@ -74,10 +75,13 @@ func OpenExternal(ctx context.Context, config ExternalConfig) (*Store, error) {
 		config.DialTimeout = DefaultDialTimeout
 	}
 	var opened atomic.Bool
+	var secured []grpc.DialOption
+	if config.TLS != nil { // in the place of what the client makes of https
+		secured = append(secured, grpc.WithTransportCredentials(config.TLS.Credentials()))
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Context:              context.WithoutCancel(ctx), // until Close
 		Endpoints:            config.Endpoints,
-		TLS:                  config.TLS,
 		Username:             config.Username,
 		Password:             config.Password,
 		DialTimeout:          config.DialTimeout,
@@ -87,13 +91,13 @@ func OpenExternal(ctx context.Context, config ExternalConfig) (*Store, error) {
 		// The limits on messages are clientv3's: 2 MiB out, which is more than etcd
 		// takes, and any size in, as pages and batches are bounded here.
 		Logger: zap.NewNop(), // callers tell what fails; this would tell each attempt
-		DialOptions: []grpc.DialOption{
+		DialOptions: append(secured,
 			grpc.WithChainUnaryInterceptor(deferAuth(&opened), committedOnce),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedialDelay},
 				MinConnectTimeout: config.DialTimeout,
 			}),
-		},
+		),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the store in an external etcd: %w", err)

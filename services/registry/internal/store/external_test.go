@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/registrar"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
@@ -437,18 +439,33 @@ func TestExternalWithTLS(t *testing.T) {
 	t.Parallel()
 	members, clients := etcdtest.NewTLS(t)
 	cluster := etcdtest.Start(t, etcdtest.Options{Members: 1, TLS: members})
-	if _, err := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints(), TLS: clients}).
+	if _, err := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints(), TLS: func() *tls.Config { return clients }}).
 		Commit(background(t), []roster.Txn{create("a")}); err != nil {
 		t.Error(err)
 	}
 	stranger := clients.Clone()
 	stranger.Certificates = nil
-	for name, config := range map[string]*tls.Config{"nobody's certificate": stranger, "nobody's authority": nil} {
+	for name, config := range map[string]process.ClientTLS{
+		"nobody's certificate": func() *tls.Config { return stranger }, "nobody's authority": nil,
+	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		if _, err := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints(), TLS: config}).Sync(ctx); err == nil {
 			t.Errorf("%s: let in", name)
 		}
 		cancel()
+	}
+	// What was replaced is used by the next connection.
+	var now atomic.Pointer[tls.Config]
+	now.Store(stranger)
+	s := openExternal(t, store.ExternalConfig{Endpoints: cluster.Endpoints(), TLS: now.Load})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := s.Sync(ctx); err == nil {
+		t.Error("let in")
+	}
+	now.Store(clients)
+	if _, err := s.Sync(background(t)); err != nil {
+		t.Error(err)
 	}
 }
 

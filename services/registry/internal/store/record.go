@@ -46,6 +46,7 @@ func packProducer(r *roster.Producer) (*storev1.ProducerRecord, error) {
 		Zone:          r.Zone,
 		HandoffFrom:   string(r.HandoffFrom),
 		MovedFrom:     string(r.MovedFrom),
+		Owner:         uint64(r.Owner),
 
 		ExpectedSamplesPerSecond: f.rate("expected_samples_per_second", r.Rate),
 	}
@@ -77,6 +78,7 @@ func unpackProducer(id assignment.ProducerID, m *storev1.ProducerRecord) (*roste
 		},
 		Zone:  m.GetZone(),
 		Rate:  f.rate("expected_samples_per_second", m.GetExpectedSamplesPerSecond()),
+		Owner: roster.Owner(m.GetOwner()),
 		Extra: extraOf(m),
 	}
 	if r.Life == (roster.Life{}) {
@@ -94,6 +96,7 @@ func packCollector(r *roster.Collector) (*storev1.CollectorRecord, error) {
 		Zone:                  r.Zone,
 		DrainTime:             f.stamp("drain_time", r.DrainTime),
 		ExpungeTime:           f.stamp("expunge_time", r.ExpungeTime),
+		DrainInstanceId:       string(r.DrainInstance),
 
 		CapacitySamplesPerSecond: f.rate("capacity_samples_per_second", r.Capacity),
 	}
@@ -124,6 +127,7 @@ func unpackCollector(id assignment.CollectorID, m *storev1.CollectorRecord) (*ro
 		Zone:                  m.GetZone(),
 		DrainTime:             f.time("drain_time", m.GetDrainTime()),
 		ExpungeTime:           f.time("expunge_time", m.GetExpungeTime()),
+		DrainInstance:         assignment.InstanceID(m.GetDrainInstanceId()),
 		Extra:                 extraOf(m),
 	}
 	for _, at := range m.GetGoneTimes() {

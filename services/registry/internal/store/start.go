@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -46,6 +47,38 @@ func lockDir(dir string) (*fileutil.LockedFile, error) {
 		return nil, errors.Join(ErrInUse, lock.Close())
 	}
 	return lock, nil
+}
+
+// maxSocketPath is the longest path of a socket, in bytes: a struct sockaddr_un
+// has 108 on Linux, the last of which is zero.
+const maxSocketPath = 107
+
+// tryBind finds out whether there can be a socket at a path; to etcd it would be
+// fatal that there cannot. The caller holds the lock of the directory: what is
+// there was left by a process that was killed.
+func tryBind(path string) error {
+	if path == "" {
+		return nil
+	}
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("the path has %d bytes; a socket's may have %d", len(path), maxSocketPath)
+	}
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there, and is no socket", path)
+	default:
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	return listener.Close() // removes it
 }
 
 // start returns when etcd is ready. If it fails it releases the lock, but not
@@ -126,13 +159,13 @@ func launch(ctx context.Context, config EmbeddedConfig, now *atomic.Int32) (_ *e
 	if startErr != nil {
 		return nil, closed(), startErr
 	}
+	// Nobody is answered there before etcd is ready.
+	if config.SocketPath != "" {
+		if err := os.Chmod(config.SocketPath, fileutil.PrivateFileMode); err != nil {
+			return nil, async(server.Close), err
+		}
+	}
 	if err := awaitReady(ctx, server); err != nil {
-		return nil, async(server.Close), err
-	}
-	if config.SocketPath == "" {
-		return server, nil, nil
-	}
-	if err := os.Chmod(config.SocketPath, fileutil.PrivateFileMode); err != nil {
 		return nil, async(server.Close), err
 	}
 	return server, nil, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/leader"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -42,7 +43,8 @@ const (
 // An Asker keeps a connection to each collector that it asks. It is safe for
 // concurrent use.
 type Asker struct {
-	dial Dial
+	dial  Dial
+	creds credentials.TransportCredentials
 
 	mu    sync.Mutex // guards conns
 	conns map[string]*conn
@@ -55,8 +57,13 @@ type conn struct {
 
 var _ leader.Asker = (*Asker)(nil)
 
-// New makes an Asker. dial is nil for the network.
-func New(dial Dial) *Asker { return &Asker{dial: dial, conns: map[string]*conn{}} }
+// New makes an Asker. dial is nil for the network, creds for plain text.
+func New(dial Dial, creds credentials.TransportCredentials) *Asker {
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	return &Asker{dial: dial, creds: creds, conns: map[string]*conn{}}
+}
 
 // Close closes all connections.
 func (a *Asker) Close() error {
@@ -174,7 +181,7 @@ func (a *Asker) connect(address string) (*grpc.ClientConn, error) {
 		return c.ClientConn, nil
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(a.creds),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
