@@ -29,8 +29,20 @@ func TestLateness(t *testing.T) {
 			t.Errorf("%v: %v", c.late, &v)
 		}
 	}
-	if v := (verdict{points: 100, excused: 26}); v.answered() {
-		t.Error("a machine that stood still for a quarter of the time is excused")
+	for _, c := range []struct {
+		verdict
+		want bool
+	}{
+		{verdict{points: 100, excused: 25}, true},
+		{verdict{points: 100, excused: 26}, false}, // the machine stood still for a quarter of the time
+		{verdict{points: 1000, failed: 10}, true},
+		{verdict{points: 1000, failed: 11}, false},
+		{verdict{producers: 60, points: 300, failed: 12}, true},
+		{verdict{producers: 60, points: 300, failed: 13}, false},
+	} {
+		if got := c.answered(); got != c.want {
+			t.Errorf("%v: answered is %v", &c.verdict, got)
+		}
 	}
 }
 

@@ -47,8 +47,8 @@ func judge(ids []string, all map[string]samples, interval time.Duration, from, t
 	return v
 }
 
-// lateness are the instants at which the test itself asked the producers and had no
-// answer in the time that collectors give them: the machine stood still, which is
+// lateness are the instants at which the test itself asked the producers, and had to
+// wait for the answer, or for its turn to ask: the machine stood still, which is
 // nobody's fault. Unix times in ms, ascending.
 type lateness []int64
 
@@ -125,10 +125,14 @@ func (v *verdict) example(format string, args ...any) {
 	}
 }
 
-// maxFailed is one in how many points may be of a producer that did not answer in
-// time: a busy machine is nobody's fault. One that was struck off does not fail, it
-// is missed.
-const maxFailed = 100
+// One in maxFailed points may be of a producer that did not answer in time, or once
+// one in maxStalled producers, which is what a collector's process meets that stands
+// still for a moment: a busy machine is nobody's fault. One that was struck off does
+// not fail, it is missed.
+const (
+	maxFailed  = 100
+	maxStalled = 5
+)
 
 // maxExcused is one in how many points may be excused: of a machine that stands still
 // for longer, nothing can be said.
@@ -145,7 +149,7 @@ func (v *verdict) whole() bool {
 
 // answered is whether collections failed only as far as a busy machine explains.
 func (v *verdict) answered() bool {
-	return v.failed*maxFailed <= v.points && v.excused*maxExcused <= v.points
+	return v.failed <= max(v.points/maxFailed, v.producers/maxStalled) && v.excused*maxExcused <= v.points
 }
 
 func (v *verdict) String() string {
