@@ -42,7 +42,7 @@ func (r recipe) missing(repository string) (string, error) {
 // decides nothing of what comes out but the version of Go.
 func compile(ctx context.Context, repository string, r recipe, s stamp, into string) error {
 	arguments := []string{
-		"build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o", into + string(filepath.Separator),
+		"build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-tags", r.tags(), "-o", into + string(filepath.Separator),
 		"-ldflags", fmt.Sprintf("-s -w -X %s.Version=%s -X %s.Commit=%s", processPackage, s.version, processPackage, s.revision),
 	}
 	build := exec.CommandContext(ctx, "go", append(arguments, r.packages...)...) //nolint:gosec // the catalog's packages

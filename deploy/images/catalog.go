@@ -91,6 +91,16 @@ func catalog() []recipe {
 	}
 }
 
+// tags leave out what nobody here uses: grpcnotrace grpc's pages of traces, which
+// none of our processes serves, and with them html/template. make build has the same.
+// What is not ours is built as its authors do.
+func (r recipe) tags() string {
+	if r.module != "." {
+		return ""
+	}
+	return "grpcnotrace"
+}
+
 // health is how docker is told to probe; nil where there is nothing to probe.
 func (r recipe) health() *v1.HealthConfig {
 	if len(r.healthcheck) == 0 {

@@ -19,6 +19,10 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/internal/wire"
+
+	// The authorities that everybody trusts, for where the system has none, as in an
+	// image. Those of the system are taken alone.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 const description = `A collector of Rollcall: it follows the registry, collects metrics from the

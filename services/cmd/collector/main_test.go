@@ -33,7 +33,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"collector": main})
+	testscript.Main(m, map[string]func(){"collector": main, "trusts": trusts})
 }
 
 func TestCommand(t *testing.T) {

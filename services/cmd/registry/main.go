@@ -18,6 +18,10 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/registry"
+
+	// The authorities that everybody trusts, for where the system has none, as in an
+	// image. Those of the system are taken alone.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 const description = `The registry of Rollcall: it knows every producer of metrics and every collector,
