@@ -26,6 +26,7 @@ const (
 	refusedPlain      reason = "plain_text"  // to a port with TLS
 	refusedTLS        reason = "tls"         // to a port without
 	refusedFull       reason = "connections" // as many as there may be
+	refusedShare      reason = "address"     // as many as one address may have
 )
 
 // Refusals count the connections that are refused, and tell of some: whoever
@@ -55,7 +56,7 @@ func NewRefusals(logger *slog.Logger, r prometheus.Registerer) *Refusals {
 	}
 	for _, known := range []reason{
 		refusedExpired, refusedNotYet, refusedUnknown, refusedSelfSigned, refusedUsage, refusedInvalid,
-		refusedVersion, refusedPlain, refusedTLS, refusedFull,
+		refusedVersion, refusedPlain, refusedTLS, refusedFull, refusedShare,
 	} {
 		f.refused.WithLabelValues(string(known))
 	}
