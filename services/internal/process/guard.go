@@ -1,6 +1,8 @@
 package process
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -14,7 +16,9 @@ const handshakeRecord = 0x16
 
 // A Guard bounds the connections of a process, and how many of them one address may
 // have: one that is too many is closed at once, so that who has one already is
-// served as before. It is for all listeners of the process together.
+// served as before. One whose peer has shown a certificate is closed when that ends:
+// a peer with a newer one comes back. It is for all listeners of the process
+// together.
 type Guard struct {
 	most, each int
 	secure     bool
@@ -94,7 +98,12 @@ type guardedConn struct {
 	guard  *Guard
 	origin string
 	begun  atomic.Bool
-	closed sync.Once
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	shown  *x509.Certificate // by the peer, or nil
+	end    time.Time         // of shown, or of what it was verified by
+	timer  *time.Timer       // of look; nil without an end
 }
 
 // Read looks at how a connection begins: a peer that has TLS on or off by mistake
@@ -115,6 +124,63 @@ func (c *guardedConn) Read(p []byte) (int, error) {
 // Close closes the connection.
 func (c *guardedConn) Close() error {
 	err := c.Conn.Close()
-	c.closed.Do(func() { c.guard.leave(c.origin) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return err
+	}
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.guard.leave(c.origin)
 	return err
+}
+
+// endCheck is the time between two looks at the clock: a timer alone would not see
+// that it was set, or that the host slept.
+const endCheck = time.Minute
+
+// endWith has the connection closed when the certificate ends that the peer has
+// shown.
+func (c *guardedConn) endWith(shown *x509.Certificate, end time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.shown, c.end = shown, end
+	c.timer = time.AfterFunc(min(time.Until(end), endCheck), c.look)
+}
+
+// look closes the connection if its end has come.
+func (c *guardedConn) look() {
+	c.mu.Lock()
+	left := time.Until(c.end)
+	if c.closed || left > 0 {
+		if !c.closed {
+			c.timer.Reset(min(left, endCheck))
+		}
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	c.guard.refusals.note(c.RemoteAddr(), refusedEnded, c.shown)
+	_ = c.Close() // there is nobody to tell
+}
+
+// ending tells whether the connection ends so soon.
+func (c *guardedConn) ending(within time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.timer != nil && time.Until(c.end) <= within
+}
+
+// guardedBelow is the connection below TLS, or nil if no guard has it.
+func guardedBelow(conn net.Conn) *guardedConn {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	below, _ := conn.(*guardedConn)
+	return below
 }
