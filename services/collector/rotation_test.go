@@ -95,11 +95,12 @@ type passport struct {
 	role, id, dir string
 }
 
-// pass makes one, which is looked at every so often until the test ends.
-func pass(t *testing.T, a *authority.Authority, role, id string, every time.Duration) *passport {
+// pass makes one, which is looked at every so often until the test ends. Its first
+// certificate ends after some time.
+func pass(t *testing.T, a *authority.Authority, role, id string, every, left time.Duration) *passport {
 	t.Helper()
 	p := &passport{role: role, id: id, dir: t.TempDir()}
-	p.write(t, a, a.Certificate())
+	p.write(t, a, a.Certificate(), left)
 	i, err := process.LoadIdentity(process.IdentityFiles{
 		Cert: filepath.Join(p.dir, "tls.crt"), Key: filepath.Join(p.dir, "tls.key"), CA: filepath.Join(p.dir, "ca.crt"), MinVersion: tls.VersionTLS13,
 	})
@@ -111,10 +112,14 @@ func pass(t *testing.T, a *authority.Authority, role, id string, every time.Dura
 	return p
 }
 
-// write has a certificate issued, and trusts the authorities in ca.
-func (p *passport) write(t *testing.T, a *authority.Authority, ca []byte) {
+// day is for how long certificates are issued.
+const day = 24 * time.Hour
+
+// write has a certificate issued that ends after some time, a day at most, and trusts
+// the authorities in ca.
+func (p *passport) write(t *testing.T, a *authority.Authority, ca []byte, left time.Duration) {
 	t.Helper()
-	pair, err := a.Issue(authority.Request{Role: p.role, ID: p.id, DNS: []string{p.id + ".test"}, Days: 1}, time.Now())
+	pair, err := a.Issue(authority.Request{Role: p.role, ID: p.id, DNS: []string{p.id + ".test"}, Days: 1}, time.Now().Add(left-day))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,14 +136,25 @@ type city struct {
 	authority *authority.Authority
 	passports []*passport
 	metrics   []*prometheus.Registry // of the collectors
+	left      time.Duration          // of the first certificates
+	doors     []*prometheus.Registry // of the registry and the collectors
 }
 
 func (c *city) pass(t *testing.T, role, id string) *passport {
 	t.Helper()
 	every := process.DefaultRefresh - time.Duration(len(c.passports))*time.Second // no two at the same time
-	p := pass(t, c.authority, role, id, every)
+	p := pass(t, c.authority, role, id, every, c.left)
 	c.passports = append(c.passports, p)
 	return p
+}
+
+// open opens the doors of a service as its command does.
+func (c *city) open(own *passport, address, web string) (lis, webLis net.Listener, secured *tls.Config) {
+	metrics := prometheus.NewRegistry()
+	c.doors = append(c.doors, metrics)
+	refusals := process.NewRefusals(slog.New(slog.DiscardHandler), metrics)
+	guard := process.NewGuard(100, 100, true, refusals)
+	return guard.GRPCListener(c.listen(address)), guard.Listener(c.listen(web)), own.Server(refusals)
 }
 
 const registryAddress = "r.test:7470"
@@ -149,10 +165,11 @@ func (c *city) found(t *testing.T) {
 	quiet, rules := slog.New(slog.DiscardHandler), access.Default()
 	who := func() *access.Rules { return rules }
 	own := c.pass(t, "registry", "r")
+	lis, web, secured := c.open(own, registryAddress, "r.test:7471")
 	r, err := registry.New(t.Context(), registry.Config{
-		Listener: c.listen(registryAddress), HTTPListener: c.listen("r.test:7471"), Memory: registry.NewMemoryStore(), Logger: quiet,
+		Listener: lis, HTTPListener: web, Memory: registry.NewMemoryStore(), Logger: quiet,
 		SelfID: "rollcall/registry", SelfEndpoint: "https://r.test:7471/metrics",
-		ServerTLS: server(own.Identity), ClientTLS: own.Client(), Access: who, DialCollector: c.dial,
+		ServerTLS: secured, ClientTLS: own.Client(), Access: who, DialCollector: c.dial,
 		Times: registry.Times{Ask: time.Second},
 	})
 	if err != nil {
@@ -161,11 +178,12 @@ func (c *city) found(t *testing.T) {
 	begin(t, r.Run)
 	for _, id := range []string{"c-1", "c-2"} {
 		own, metrics := c.pass(t, "collector", id), process.NewMetricsRegistry()
+		lis, web, secured := c.open(own, id+".test:7480", id+".test:7481")
 		k, err := collector.New(t.Context(), collector.Config{
 			ID: id, Registries: []string{registryAddress}, DataDir: t.TempDir(), Logger: quiet, Metrics: metrics,
-			Listener: c.listen(id + ".test:7480"), HTTPListener: c.listen(id + ".test:7481"), Advertise: id + ".test:7480",
+			Listener: lis, HTTPListener: web, Advertise: id + ".test:7480",
 			SelfID: "rollcall/collector/" + id, SelfEndpoint: "https://" + id + ".test:7481/metrics",
-			ServerTLS: server(own.Identity), ClientTLS: own.Client(), ProducerTLS: own.Producers(), Access: who,
+			ServerTLS: secured, ClientTLS: own.Client(), ProducerTLS: own.Producers(), Access: who,
 			DialRegistry: c.dial, DialPeer: c.dial,
 			DialProducer: func(ctx context.Context, _, address string) (net.Conn, error) { return c.dial(ctx, address) },
 		})
@@ -206,11 +224,11 @@ func (c *city) settle(t *testing.T) {
 }
 
 // tally sums up what the collectors count: by name, or as failed for collections
-// that did not succeed.
+// that did not succeed, or the reason for connections that were refused or ended.
 func (c *city) tally(t *testing.T) map[string]float64 {
 	t.Helper()
 	all := map[string]float64{}
-	for _, metrics := range c.metrics {
+	for _, metrics := range slices.Concat(c.metrics, c.doors) {
 		families, err := metrics.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -220,6 +238,9 @@ func (c *city) tally(t *testing.T) map[string]float64 {
 				name := f.GetName()
 				if name == collectionsTotal && m.GetLabel()[0].GetValue() != "success" {
 					name = "failed"
+				}
+				if name == "rollcall_tls_refused_total" {
+					name = m.GetLabel()[0].GetValue()
 				}
 				all[name] += m.GetCounter().GetValue()
 			}
@@ -233,7 +254,7 @@ const collectionsTotal = "rollcall_collector_collections_total"
 // reaches tells whether somebody who has only this authority is served.
 func (c *city) reaches(t *testing.T, a *authority.Authority) error {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+registryAddress, grpc.WithTransportCredentials(pass(t, a, "operator", "ann", process.DefaultRefresh).Client().Credentials()),
+	conn, err := grpc.NewClient("passthrough:///"+registryAddress, grpc.WithTransportCredentials(pass(t, a, "operator", "ann", process.DefaultRefresh, day).Client().Credentials()),
 		grpc.WithContextDialer(c.dial))
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +272,7 @@ func TestAFleetRotates(t *testing.T) { synctest.Test(t, rotate) }
 
 func rotate(t *testing.T) {
 	older, newer := newAuthority(t), newAuthority(t)
-	c := &city{authority: older}
+	c := &city{authority: older, left: day}
 	c.found(t)
 	c.settle(t)
 	time.Sleep(2 * time.Minute) // all have been collected
@@ -262,7 +283,7 @@ func rotate(t *testing.T) {
 		ca []byte
 	}{{older, both}, {newer, both}, {newer, newer.Certificate()}} {
 		for _, p := range c.passports {
-			p.write(t, step.of, step.ca)
+			p.write(t, step.of, step.ca, day)
 			time.Sleep(2 * process.DefaultRefresh)
 		}
 	}
@@ -281,6 +302,40 @@ func rotate(t *testing.T) {
 	}
 	if c.reaches(t, older) == nil {
 		t.Error("the old authority is trusted still")
+	}
+}
+
+// TestAFleetOutlivesItsCertificates that were renewed in time: when the first ones
+// end, so do the connections that were made with them, and everybody comes back on a
+// new one. No collection fails, none is missed, and nobody comes back twice.
+func TestAFleetOutlivesItsCertificates(t *testing.T) { synctest.Test(t, outlive) }
+
+func outlive(t *testing.T) {
+	a := newAuthority(t)
+	c := &city{authority: a, left: 5 * time.Minute}
+	c.found(t)
+	c.settle(t)
+	time.Sleep(2 * time.Minute) // all have been collected
+	for _, p := range c.passports {
+		p.write(t, a, a.Certificate(), day)
+	}
+	before, began := c.tally(t), time.Now()
+	time.Sleep(5 * time.Minute)
+	after, took := c.tally(t), time.Since(began)
+	for name, want := range map[string]float64{
+		"failed": 0, "rollcall_collector_missed_ticks_total": 0, "expired": 0,
+		"rollcall_collector_subscriptions_ended_total": 2, // one of each collector
+	} {
+		if n := after[name] - before[name]; n != want {
+			t.Errorf("%s: %v more, want %v", name, n, want)
+		}
+	}
+	if n := after["ended"] - before["ended"]; n < 2 {
+		t.Errorf("%v connections ended with a certificate", n)
+	}
+	due := 2 * took.Seconds()
+	if n := after[collectionsTotal] - before[collectionsTotal]; n < due {
+		t.Errorf("%v collections, want %v", n, due)
 	}
 }
 

@@ -78,7 +78,7 @@ func (a *armour) put(t testing.TB, rc *registry.Config, cc *collector.Config, mo
 	who := func() *access.Rules { return a.rules }
 	of := func(name string) (*process.Identity, *process.Guard, *tls.Config) {
 		i, refusals := a.identify(t, name), process.NewRefusals(a.logger, prometheus.NewRegistry())
-		return i, process.NewGuard(most, true, refusals), i.Server(refusals)
+		return i, process.NewGuard(most, most, true, refusals), i.Server(refusals)
 	}
 	i, guard, server := of("registry/r1")
 	rc.Listener, rc.HTTPListener = guard.GRPCListener(rc.Listener), guard.Listener(rc.HTTPListener)

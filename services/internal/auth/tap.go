@@ -2,11 +2,10 @@ package auth
 
 import (
 	"context"
-	"net"
-	"net/netip"
 	"sync"
 	"time"
 
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -66,8 +65,8 @@ type strangers struct {
 func (s *strangers) enter(origin string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if origin != local {
-		if s.all-s.by[local] >= strangersInAll || s.by[origin] >= strangersPerOrigin {
+	if origin != endpoint.Loopback {
+		if s.all-s.by[endpoint.Loopback] >= strangersInAll || s.by[origin] >= strangersPerOrigin {
 			return false
 		}
 	}
@@ -85,29 +84,11 @@ func (s *strangers) leave(origin string) {
 	}
 }
 
-// local is the origin of all calls from this host.
-const local = "local"
-
-// originOf is where a call comes from, as far as one who has an address has others,
-// too.
+// originOf is where a call comes from.
 func originOf(ctx context.Context) string {
 	at, ok := peer.FromContext(ctx)
 	if !ok || at.Addr == nil {
 		return ""
 	}
-	host, _, err := net.SplitHostPort(at.Addr.String())
-	if err != nil {
-		return at.Addr.String()
-	}
-	addr, err := netip.ParseAddr(host)
-	switch addr = addr.Unmap().WithZone(""); {
-	case err != nil:
-		return host
-	case addr.IsLoopback():
-		return local
-	case addr.Is6():
-		return netip.PrefixFrom(addr, 64).Masked().String()
-	default:
-		return addr.String()
-	}
+	return endpoint.Origin(at.Addr.String())
 }

@@ -53,6 +53,10 @@ const (
 
 	// pingTimeout is how long a peer may be silent that is asked.
 	pingTimeout = 10 * time.Second
+
+	// maxIdle is how long a connection is kept that nobody calls on. It is longer
+	// than what lies between two calls of those who keep one.
+	maxIdle = 5 * time.Minute
 )
 
 // NewGRPCServer makes a server with health, recovery from panics, a log line and
@@ -89,7 +93,7 @@ func NewGRPCServer(c GRPCConfig) (*grpc.Server, *health.Server) {
 		// Most connections are idle most of the time: 32 KiB to read into would be
 		// most of what each of them costs. Long messages are read past it.
 		grpc.ReadBufferSize(8 << 10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: pingTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: maxIdle, Time: 30 * time.Second, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	options = append(options, transportOptions(c.TLS)...)

@@ -109,7 +109,8 @@ func stopGRPC(srv *grpc.Server, grace time.Duration) {
 // ServeHTTP serves on lis until ctx ends, then drains for at most grace.
 func ServeHTTP(ctx context.Context, handler http.Handler, lis net.Listener, grace time.Duration, logger *slog.Logger) error {
 	srv := &http.Server{
-		Handler:           handler,
+		Handler:           letGo(handler),
+		ConnContext:       withGuarded,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      3 * time.Minute, // a query may take two
@@ -134,6 +135,31 @@ func ServeHTTP(ctx context.Context, handler http.Handler, lis net.Listener, grac
 		return nil
 	}
 	return err
+}
+
+type guardedKey struct{}
+
+// withGuarded keeps a connection for letGo.
+func withGuarded(ctx context.Context, conn net.Conn) context.Context {
+	if below := guardedBelow(conn); below != nil {
+		return context.WithValue(ctx, guardedKey{}, below)
+	}
+	return ctx
+}
+
+// lastRequests is how long before its end a connection is let go of with each
+// request. It is a minute longer than one is kept between two requests: no answer
+// that takes less is cut off by the end of a certificate that has been renewed.
+const lastRequests = 3 * time.Minute
+
+// letGo has clients whose certificate ends soon come back on a new connection.
+func letGo(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if conn, ok := r.Context().Value(guardedKey{}).(*guardedConn); ok && conn.ending(lastRequests) {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // NewLogger makes a logger that writes lines of JSON or, for people, of text.

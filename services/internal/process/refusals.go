@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A reason is why a connection was refused.
+// A reason is why a connection was refused, or ended.
 type reason string
 
 // The reasons.
@@ -26,6 +26,8 @@ const (
 	refusedPlain      reason = "plain_text"  // to a port with TLS
 	refusedTLS        reason = "tls"         // to a port without
 	refusedFull       reason = "connections" // as many as there may be
+	refusedShare      reason = "address"     // as many as one address may have
+	refusedEnded      reason = "ended"       // a certificate, while its connection stood
 )
 
 // Refusals count the connections that are refused, and tell of some: whoever
@@ -50,12 +52,12 @@ func NewRefusals(logger *slog.Logger, r prometheus.Registerer) *Refusals {
 		lines:  rate.NewLimiter(refusalRate, refusalBurst),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rollcall_tls_refused_total",
-			Help: "Connections that were refused before anything was asked, by reason.",
+			Help: "Connections that were refused before anything was asked, and those that were closed because the peer's certificate ended (ended), by reason.",
 		}, []string{"reason"}),
 	}
 	for _, known := range []reason{
 		refusedExpired, refusedNotYet, refusedUnknown, refusedSelfSigned, refusedUsage, refusedInvalid,
-		refusedVersion, refusedPlain, refusedTLS, refusedFull,
+		refusedVersion, refusedPlain, refusedTLS, refusedFull, refusedShare, refusedEnded,
 	} {
 		f.refused.WithLabelValues(string(known))
 	}
@@ -78,6 +80,10 @@ func (f *Refusals) note(from net.Addr, why reason, shown *x509.Certificate) {
 	}
 	if untold := f.untold.Swap(0); untold > 0 {
 		attrs = append(attrs, slog.Int64("untold", untold))
+	}
+	if why == refusedEnded { // as it must to everybody who renews
+		f.logger.LogAttrs(context.Background(), slog.LevelInfo, "a connection ended with the peer's certificate", attrs...)
+		return
 	}
 	f.logger.LogAttrs(context.Background(), slog.LevelWarn, "a connection was refused", attrs...)
 }

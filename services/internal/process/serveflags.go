@@ -15,12 +15,15 @@ import (
 // ServeFlags say where a service listens, and how. The variables listen and
 // http_listen are the defaults.
 type ServeFlags struct {
-	Listen         string        `default:"${listen}" group:"serve" help:"Serve gRPC on this address."`
-	HTTPListen     string        `name:"http-listen" default:"${http_listen}" group:"serve" help:"Serve ${web} over HTTP on this address."`
-	Insecure       bool          `group:"serve" help:"Without TLS, allow addresses that other hosts can reach: whoever reaches them can read everything and do everything, and so can whoever is on the way."`
-	MaxConnections int           `default:"20000" group:"serve" help:"Close connections that are more than this many, on both addresses together."`
-	Introspection  string        `default:"auto" enum:"auto,on,off" group:"serve" help:"Serve what shows the inside of the process: gRPC reflection and channelz, and profiles at /debug/pprof/. auto: if both addresses are of this host only."`
-	StopGrace      time.Duration `default:"10s" group:"serve" help:"On SIGTERM or SIGINT, wait at most so long for calls that are being served. A second signal ends the process at once."`
+	Listen         string `default:"${listen}" group:"serve" help:"Serve gRPC on this address."`
+	HTTPListen     string `name:"http-listen" default:"${http_listen}" group:"serve" help:"Serve ${web} over HTTP on this address."`
+	Insecure       bool   `group:"serve" help:"Without TLS, allow addresses that other hosts can reach: whoever reaches them can read everything and do everything, and so can whoever is on the way."`
+	MaxConnections int    `default:"20000" group:"serve" help:"Close connections that are more than this many, on both addresses together."`
+
+	MaxConnectionsPerAddress int `default:"0" group:"serve" help:"Close those connections of one address (of IPv6: one /64 network) that are more than this many. 0: half of --max-connections. Give more where a proxy or a gateway stands before everybody."`
+
+	Introspection string        `default:"auto" enum:"auto,on,off" group:"serve" help:"Serve what shows the inside of the process: gRPC reflection and channelz, and profiles at /debug/pprof/. auto: if both addresses are of this host only."`
+	StopGrace     time.Duration `default:"10s" group:"serve" help:"On SIGTERM or SIGINT, wait at most so long for calls that are being served. A second signal ends the process at once."`
 
 	TLSFlags
 	AccessFlags
@@ -62,7 +65,18 @@ func (f *ServeFlags) checkServing() error {
 	if f.MaxConnections <= 0 {
 		return Refusef("--max-connections %d: want more than 0", f.MaxConnections)
 	}
+	if f.MaxConnectionsPerAddress < 0 {
+		return Refusef("--max-connections-per-address %d: want 0 or more", f.MaxConnectionsPerAddress)
+	}
 	return nil
+}
+
+// share is how many connections one address may have.
+func (f *ServeFlags) share() int {
+	if f.MaxConnectionsPerAddress > 0 {
+		return f.MaxConnectionsPerAddress
+	}
+	return (f.MaxConnections + 1) / 2
 }
 
 // exposable tells whether other hosts may reach the addresses.
@@ -130,7 +144,7 @@ func (f *ServeFlags) Open(ctx context.Context, logger *slog.Logger, metrics prom
 	if d.HTTP, err = Listen(ctx, f.HTTPListen, f.exposable()); err != nil {
 		return nil, errors.Join(err, d.GRPC.Close())
 	}
-	guard := NewGuard(f.MaxConnections, d.Server != nil, refusals)
+	guard := NewGuard(f.MaxConnections, f.share(), d.Server != nil, refusals)
 	d.GRPC, d.HTTP = guard.GRPCListener(d.GRPC), guard.Listener(d.HTTP)
 	if identity != nil {
 		go identity.Watch(ctx, DefaultRefresh, logger)

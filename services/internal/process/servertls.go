@@ -20,7 +20,8 @@ var errCertificate = errors.New("the peer's certificate is refused")
 // Server is the configuration of a server of gRPC or HTTP. A client may show a
 // certificate or none: one that is shown has been verified by the time that the
 // handshake is done, as the first of ConnectionState.PeerCertificates. There is no
-// session to resume: each connection is verified as of its own time.
+// session to resume: each connection is verified as of its own time. One that a
+// Guard has ends when what it was verified by does.
 func (i *Identity) Server(r *Refusals) *tls.Config {
 	base := &tls.Config{
 		MinVersion:             i.files.MinVersion,
@@ -33,13 +34,13 @@ func (i *Identity) Server(r *Refusals) *tls.Config {
 		if len(hello.SupportedVersions) > 0 && slices.Max(hello.SupportedVersions) < base.MinVersion {
 			r.note(hello.Conn.RemoteAddr(), refusedVersion, nil)
 		}
-		return i.serverConfig(base, r, hello.Conn.RemoteAddr()), nil
+		return i.serverConfig(base, r, hello.Conn), nil
 	}
 	return outer
 }
 
 // serverConfig is the configuration for one connection.
-func (i *Identity) serverConfig(base *tls.Config, r *Refusals, from net.Addr) *tls.Config {
+func (i *Identity) serverConfig(base *tls.Config, r *Refusals, conn net.Conn) *tls.Config {
 	m := i.current.Load()
 	c := base.Clone()
 	c.Certificates = []tls.Certificate{*m.certificate}
@@ -47,28 +48,55 @@ func (i *Identity) serverConfig(base *tls.Config, r *Refusals, from net.Addr) *t
 		if len(state.PeerCertificates) == 0 {
 			return nil
 		}
-		if reason := refusal(state.PeerCertificates, m.authorities, time.Now()); reason != "" {
-			r.note(from, reason, state.PeerCertificates[0])
+		shown := state.PeerCertificates[0]
+		end, reason := verify(state.PeerCertificates, m.authorities, time.Now())
+		if reason != "" {
+			r.note(conn.RemoteAddr(), reason, shown)
 			return errCertificate
+		}
+		if below := guardedBelow(conn); below != nil {
+			below.endWith(shown, end)
 		}
 		return nil
 	}
 	return c
 }
 
-// refusal is why a chain is not taken, or nothing.
-func refusal(chain []*x509.Certificate, authorities *x509.CertPool, now time.Time) reason {
+// verify returns when a chain is no longer taken, or why it is not now.
+func verify(chain []*x509.Certificate, authorities *x509.CertPool, now time.Time) (end time.Time, why reason) {
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	verified, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: authorities, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err == nil {
-		return ""
+		return endOf(verified), ""
 	}
+	return time.Time{}, refusal(chain[0], now, err)
+}
+
+// endOf is the first instant at which none of some chains is good: each is as long as
+// all that is in it.
+func endOf(chains [][]*x509.Certificate) (end time.Time) {
+	for _, chain := range chains {
+		last := chain[0].NotAfter
+		for _, c := range chain[1:] {
+			if c.NotAfter.Before(last) {
+				last = c.NotAfter
+			}
+		}
+		if last.After(end) {
+			end = last
+		}
+	}
+	return end.Add(1) // NotAfter is the last one at which it is
+}
+
+// refusal is why a certificate could not be verified.
+func refusal(leaf *x509.Certificate, now time.Time, err error) reason {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		switch {
 		case invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore):
@@ -81,7 +109,7 @@ func refusal(chain []*x509.Certificate, authorities *x509.CertPool, now time.Tim
 		return refusedInvalid
 	}
 	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
-		if bytes.Equal(chain[0].RawIssuer, chain[0].RawSubject) {
+		if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) {
 			return refusedSelfSigned
 		}
 		return refusedUnknown

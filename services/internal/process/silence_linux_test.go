@@ -22,7 +22,7 @@ func TestASilentHostIsLetGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	guard := NewGuard(1, false, NewRefusals(slog.New(slog.DiscardHandler), prometheus.NewRegistry()))
+	guard := NewGuard(1, 1, false, NewRefusals(slog.New(slog.DiscardHandler), prometheus.NewRegistry()))
 	conn, err := guard.GRPCListener(lis).Accept()
 	if err != nil {
 		t.Fatal(err)

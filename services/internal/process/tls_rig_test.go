@@ -86,7 +86,7 @@ func serveTLS(t *testing.T, files process.IdentityFiles, connections int, handle
 		h.metrics.MustRegister(h.identity)
 		secured = h.identity.Server(refusals)
 	}
-	guard := process.NewGuard(connections, secured != nil, refusals)
+	guard := process.NewGuard(connections, connections, secured != nil, refusals)
 	srv, _ := process.NewGRPCServer(process.GRPCConfig{
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), TLS: secured,
 	})

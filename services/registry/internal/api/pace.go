@@ -4,12 +4,11 @@ import (
 	"container/list"
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/internal/auth"
+	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/peer"
 )
@@ -112,24 +111,11 @@ func peerOf(ctx context.Context) (name, sort string) {
 	return addressOf(ctx), "address"
 }
 
-// addressOf is the address without the port, of an IPv6 address the network, for
-// who has one has all of it.
+// addressOf is where a call comes from.
 func addressOf(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok || p.Addr == nil {
 		return ""
 	}
-	host, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		return p.Addr.String()
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	addr = addr.Unmap().WithZone("")
-	if addr.Is6() {
-		return netip.PrefixFrom(addr, 64).Masked().String()
-	}
-	return addr.String()
+	return endpoint.Origin(p.Addr.String())
 }
