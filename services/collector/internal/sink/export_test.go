@@ -17,3 +17,6 @@ func Operate(t *TSDB) (end func()) {
 	t.operating.Lock()
 	return t.operating.Unlock
 }
+
+// Opened is what the store has open: another one when it was broken and mended.
+func Opened(t *TSDB) any { return t.current.Load() }

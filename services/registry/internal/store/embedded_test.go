@@ -74,7 +74,7 @@ func TestEmbeddedIsQuick(t *testing.T) {
 		opened := time.Now()
 		closeStore(t, s)
 		t.Logf("opened in %s, closed in %s", opened.Sub(began), time.Since(opened))
-		if opened.Sub(began) > 5*time.Second || time.Since(opened) > 5*time.Second {
+		if opened.Sub(began) > 20*time.Second || time.Since(opened) > 20*time.Second {
 			t.Error("that is too long")
 		}
 	}
@@ -88,7 +88,7 @@ func TestSecondOpenFailsAtOnce(t *testing.T) {
 	if !errors.Is(err, store.ErrInUse) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("second open: %v", err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	closeStore(t, s)
