@@ -59,6 +59,7 @@ var house = []room{
 	{"services/internal/auth", adapter, nil},
 	{"services/internal/auth/authtest", support, nil},
 	{"services/internal/process", adapter, nil},
+	{"services/internal/scripttest", support, []string{"services/internal/process"}},
 
 	{"services/registry", assembly, []string{"services/producer"}},
 	{"services/registry/internal/roster", core, []string{"github.com/google/btree"}},

@@ -16,6 +16,7 @@
 //	    auth/                adapter   asks who calls, lets in who may, tells what was changed
 //	      authtest/          support   certificates for tests; walks through what a server serves
 //	    process/             adapter   starting, serving and stopping a process within a bound
+//	    scripttest/          support   what the scripts that test a command may say
 //	  registry/              assembly  the registry, put together: Config, New, Run
 //	    internal/
 //	      roster/            core      who exists and who has whom: commands in, changes out
