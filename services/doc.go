@@ -16,6 +16,7 @@
 //	    auth/                adapter   asks who calls, lets in who may, tells what was changed
 //	      authtest/          support   certificates for tests; walks through what a server serves
 //	    process/             adapter   starting, serving and stopping a process within a bound
+//	    scripttest/          support   what the scripts that test a command may say
 //	  registry/              assembly  the registry, put together: Config, New, Run
 //	    internal/
 //	      roster/            core      who exists and who has whom: commands in, changes out
@@ -38,6 +39,7 @@
 //	      schedule/          engine    running collections, one for each producer of the applied set
 //	      deliver/           engine    what a queue holds, sent to a sink: order, retries, what is dropped
 //	      follow/            adapter   one subscription at a time: dial, watch, back off, acknowledge
+//	      directory/         adapter   claims a directory for one process; makes the names in it durable
 //	      statefile/         adapter   the last sealed set on disk
 //	      scrape/            adapter   one pull of one producer, over HTTP or gRPC
 //	      sink/              adapter   where samples go: the embedded time series database
@@ -82,7 +84,7 @@
 //     outside through interfaces of its own. One engine drives another only where
 //     the test's table says so.
 //   - An adapter speaks to one thing outside. Adapters do not import each other,
-//     except wire, auth and process.
+//     except wire, auth and process, and where the test's table says so.
 //   - An assembly is where the rooms of one service meet, importable by tests.
 //   - Support is imported by tests only.
 //

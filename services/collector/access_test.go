@@ -1,17 +1,16 @@
 package collector_test
 
 import (
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rollcall-metrics/rollcall/services/collector"
 	"github.com/rollcall-metrics/rollcall/services/internal/access"
 	"github.com/rollcall-metrics/rollcall/services/internal/auth/authtest"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 )
 
@@ -20,7 +19,7 @@ const collection = "/rollcall.collector.v1.CollectionService/"
 
 // calls is who may call what at the collector c-1. The caller collector is that
 // one, other is c-2.
-var calls = []authtest.Row{
+var calls = slices.Concat([]authtest.Row{
 	{collection + "GetMembership", ``, "collector operator reader"},
 	{collection + "ListCollections", ``, "collector operator reader"},
 	{collection + "GetCollection", `producer_id: "p-1"`, "collector operator reader"},
@@ -35,20 +34,7 @@ var calls = []authtest.Row{
 	{collection + "ReloadConfiguration", ``, "operator"},
 	{collection + "DeleteSeries", `selectors {matchers {type: MATCH_TYPE_EQUAL name: "a" value: "b"}}`, "operator"},
 	{collection + "CreateSnapshot", ``, "operator"},
-
-	{"/grpc.health.v1.Health/Check", ``, authtest.Everybody},
-	{"/grpc.health.v1.Health/List", ``, authtest.Everybody},
-	{"/grpc.health.v1.Health/Watch", ``, authtest.Everybody},
-	{"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", `list_services: "*"`, "operator"},
-	{"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", `list_services: "*"`, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetTopChannels", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServers", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServer", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServerSockets", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetChannel", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetSubchannel", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetSocket", ``, "operator"},
-}
+}, authtest.OfEveryServer())
 
 // readers may ask a collector for what it has.
 const readers = "operator reader"
@@ -103,15 +89,9 @@ func TestWhoMayCallWhat(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin(t, k.Run)
-	conns := map[string]*grpc.ClientConn{authtest.Nobody: ca.Dial(t, lis, nil)}
-	configs := map[string]*tls.Config{authtest.Nobody: ca.Client(nil)}
-	for caller, id := range map[string]string{
-		"producer": "producer/p-1", "collector": "collector/c-1", "other": "collector/c-2",
-		"registry": "registry/r-1", "operator": "operator/ann", "reader": "reader/ben",
-	} {
-		cert := ca.Issue(t, "spiffe://test.example/rollcall/"+id)
-		conns[caller], configs[caller] = ca.Dial(t, lis, cert), ca.Client(cert)
-	}
+	names := authtest.Names()
+	names["other"] = authtest.SPIFFE("collector/c-2")
+	conns, configs := ca.Callers(t, lis, names)
 	authtest.Walk(t, k.Services(), calls, conns)
 	told := map[string]int{}
 	for _, line := range log.Take("audit") {
@@ -121,7 +101,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		}
 		told[fmt.Sprint(line["identity"], " ", line["method"])]++
 	}
-	const ann = "spiffe://test.example/rollcall/operator/ann " + collection
+	ann := names["operator"] + " " + collection
 	if want := map[string]int{ann + "ReleaseHeld": 2, ann + "DeleteSeries": 1, ann + "CreateSnapshot": 1}; !maps.Equal(told, want) {
 		t.Errorf("told of %v, want %v", told, want)
 	}

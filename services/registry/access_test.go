@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -24,7 +25,7 @@ const (
 )
 
 // calls is who may call what: p-1 is the producer, c-1 the collector.
-var calls = []authtest.Row{
+var calls = slices.Concat([]authtest.Row{
 	{assignments + "Subscribe", `collector_id: "c-1"`, "collector"},
 	{assignments + "Subscribe", `collector_id: "c-2"`, ""},
 	{assignments + "Subscribe", ``, ""},
@@ -73,20 +74,7 @@ var calls = []authtest.Row{
 	{producers + "GetProducer", `producer_id: "p-2"`, "operator reader"},
 	{producers + "GetProducer", `producer_id: "rollcall/collector/c-1"`, "collector operator reader"},
 	{producers + "ListProducers", ``, "operator reader"},
-
-	{"/grpc.health.v1.Health/Check", ``, authtest.Everybody},
-	{"/grpc.health.v1.Health/List", ``, authtest.Everybody},
-	{"/grpc.health.v1.Health/Watch", ``, authtest.Everybody},
-	{"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", `list_services: "*"`, "operator"},
-	{"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", `list_services: "*"`, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetTopChannels", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServers", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServer", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServerSockets", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetChannel", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetSubchannel", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetSocket", ``, "operator"},
-}
+}, authtest.OfEveryServer())
 
 // requests is the same for HTTP.
 var requests = []authtest.Row{
@@ -103,13 +91,7 @@ var requests = []authtest.Row{
 }
 
 // names are the callers.
-var names = map[string]string{
-	"producer":  "spiffe://test.example/rollcall/producer/p-1",
-	"collector": "spiffe://test.example/rollcall/collector/c-1",
-	"registry":  "spiffe://test.example/rollcall/registry/r-1",
-	"operator":  "spiffe://test.example/rollcall/operator/ann",
-	"reader":    "spiffe://test.example/rollcall/reader/ben",
-}
+var names = authtest.Names()
 
 // A fortress is a registry that asks who calls.
 type fortress struct {
@@ -175,10 +157,7 @@ func (f *fortress) certify(t *testing.T, name string) *tls.Certificate {
 func TestWhoMayCallWhat(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := fortify(t, defaults(), nil)
-		callers := map[string]*grpc.ClientConn{authtest.Nobody: f.dial(t, "")}
-		for role, name := range names {
-			callers[role] = f.dial(t, name)
-		}
+		callers, _ := f.ca.Callers(t, f.lis, names)
 		authtest.Walk(t, f.registry.Services(), calls, callers)
 	})
 }
@@ -186,10 +165,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 func TestWhoMayAskWhat(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := fortify(t, defaults(), nil)
-		callers := map[string]*tls.Config{authtest.Nobody: f.ca.Client(nil)}
-		for role, name := range names {
-			callers[role] = f.ca.Client(f.certify(t, name))
-		}
+		_, callers := f.ca.Callers(t, f.lis, names)
 		authtest.WalkHTTP(t, requests, f.web, callers)
 	})
 }

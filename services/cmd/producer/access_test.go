@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,27 +11,14 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/internal/auth/authtest"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
 	"github.com/rollcall-metrics/rollcall/services/producer"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 )
 
 // calls is who may call what at a sidecar. What it registers is elsewhere: the
 // sidecar's own server has nothing that is for a producer, its own neither.
-var calls = []authtest.Row{
-	{"/grpc.health.v1.Health/Check", ``, authtest.Everybody},
+var calls = slices.Concat([]authtest.Row{
 	{"/grpc.health.v1.Health/Check", `service: "registered"`, authtest.Everybody},
-	{"/grpc.health.v1.Health/List", ``, authtest.Everybody},
-	{"/grpc.health.v1.Health/Watch", ``, authtest.Everybody},
-	{"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", `list_services: "*"`, "operator"},
-	{"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", `list_services: "*"`, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetTopChannels", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServers", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServer", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetServerSockets", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetChannel", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetSubchannel", ``, "operator"},
-	{"/grpc.channelz.v1.Channelz/GetSocket", ``, "operator"},
-}
+}, authtest.OfEveryServer())
 
 // requests is the same for HTTP.
 var requests = []authtest.Row{
@@ -69,15 +56,9 @@ func TestWhoMayCallWhat(t *testing.T) {
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	conns := map[string]*grpc.ClientConn{authtest.Nobody: ca.Dial(t, lis, nil)}
-	configs := map[string]*tls.Config{authtest.Nobody: ca.Client(nil)}
-	for caller, id := range map[string]string{
-		"producer": "producer/p-1", "other": "producer/p-2", "collector": "collector/c-1",
-		"registry": "registry/r-1", "operator": "operator/ann", "reader": "reader/ben",
-	} {
-		cert := ca.Issue(t, "spiffe://test.example/rollcall/"+id)
-		conns[caller], configs[caller] = ca.Dial(t, lis, cert), ca.Client(cert)
-	}
+	names := authtest.Names()
+	names["other"] = authtest.SPIFFE("producer/p-2")
+	conns, configs := ca.Callers(t, lis, names)
 	authtest.Walk(t, authtest.Served(t, conns["operator"]), calls, conns)
 	authtest.WalkHTTP(t, requests, web, configs)
 }

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,6 +21,7 @@ import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	"github.com/rollcall-metrics/rollcall/services/collector"
 	"github.com/rollcall-metrics/rollcall/services/internal/process"
+	"github.com/rollcall-metrics/rollcall/services/internal/scripttest"
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"google.golang.org/grpc"
 )
@@ -32,27 +33,21 @@ func TestMain(m *testing.M) {
 // TestCommand runs the scripts, each against a registry and a collector of its
 // own.
 func TestCommand(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(20 * patience),
-		Setup:               startPair,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":    exits,
-			"guarded":  guarded,
-			"modes":    modes,
-			"until":    until,
-			"lie":      lie,
-			"lose":     lose,
-			"joins":    joins,
-			"halts":    halts,
-			"pretends": pretends,
-		},
+	params := scripttest.Params(map[string]scripttest.Word{
+		"exits":    exits,
+		"guarded":  guarded,
+		"modes":    modes,
+		"until":    until,
+		"lie":      lie,
+		"lose":     lose,
+		"joins":    joins,
+		"halts":    halts,
+		"pretends": pretends,
 	})
+	params.Deadline = time.Now().Add(20 * scripttest.Patience)
+	params.Setup = startPair
+	testscript.Run(t, params)
 }
-
-// patience bounds every wait, also on a machine that is busy with other things.
-const patience = 30 * time.Second
 
 // startPair starts a registry, the collector collector-1 that follows it, and a
 // producer, whose URL is the variable PRODUCER.
@@ -188,29 +183,12 @@ func lose(ts *testscript.TestScript, _ bool, args []string) {
 
 // exits CODE COMMAND...: run a command, and expect that it ends with this code
 // and says something on standard error that begins with its name.
-func exits(ts *testscript.TestScript, _ bool, args []string) {
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != want {
-		ts.Fatalf("got %v, want exit code %d", err, want)
-	}
-	if said := ts.ReadFile("stderr"); !strings.HasPrefix(said, args[1]+": ") {
-		ts.Fatalf("said %q", said)
-	}
-}
+func exits(ts *testscript.TestScript, _ bool, args []string) { scripttest.Exits(ts, args) }
 
 // guarded DIR NAME: run a registry with the certificate in a directory, and set the
 // variable to its address.
 func guarded(ts *testscript.TestScript, _ bool, args []string) {
-	dir := ts.MkAbs(args[0])
-	identity, err := process.LoadIdentity(process.IdentityFiles{
-		Cert: filepath.Join(dir, certificateFile), Key: filepath.Join(dir, keyFile), CA: filepath.Join(dir, authorityFile),
-	})
-	ts.Check(err)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
+	identity, lis := scripttest.Identity(ts, ts.MkAbs(args[0])), scripttest.Listen(ts, "127.0.0.1:0")
 	quiet := slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
 	r, err := registry.New(ctx, registry.Config{
@@ -238,22 +216,19 @@ func modes(ts *testscript.TestScript, _ bool, args []string) {
 
 // until TEXT COMMAND...: run a command until it succeeds and prints the text.
 func until(ts *testscript.TestScript, _ bool, args []string) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	scripttest.Poll(ts, func() error {
 		err := ts.Exec(args[1], args[2:]...)
-		if err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
-			return
+		if err == nil && !strings.Contains(ts.ReadFile("stdout"), args[0]) {
+			err = fmt.Errorf("without %q", args[0])
 		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("still without %q after %v: %v", args[0], patience, err)
-		}
-	}
+		return err
+	})
 }
 
 // lie NAME: run a registry that says one assignment more than it sends, and set
 // the variable to its address.
 func lie(ts *testscript.TestScript, _ bool, args []string) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
+	lis := scripttest.Listen(ts, "127.0.0.1:0")
 	srv := grpc.NewServer()
 	registryv1.RegisterAssignmentServiceServer(srv, liar{})
 	go func() { _ = srv.Serve(lis) }() // until it is stopped

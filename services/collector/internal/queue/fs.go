@@ -1,12 +1,12 @@
 package queue
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/directory"
 )
 
 // FS is what a queue needs of a file system. Names are paths. It is safe for
@@ -57,32 +57,17 @@ type File interface {
 const (
 	dirMode  = 0o700
 	fileMode = 0o600 // labels are nobody else's business
-	lockName = "lock"
 )
 
 // system is the operating system's.
 type system struct{}
 
-// Claim locks a file in the directory, which stays: removing it would let two
-// processes lock two files of one name.
+// Claim is [directory.Claim], of a directory that is made when it is missing.
 func (system) Claim(dir string) (io.Closer, error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(dir, lockName)
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
-	if err != nil {
-		// A volume that has become read-only can still be read and locked.
-		readable, second := os.Open(name)
-		if second != nil {
-			return nil, err
-		}
-		file = readable
-	}
-	if err := flock(file); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
+	return directory.Claim(dir, ErrLocked)
 }
 
 // List is [os.ReadDir] with sizes.
@@ -114,11 +99,5 @@ func (system) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 // Remove is [os.Remove].
 func (system) Remove(name string) error { return os.Remove(name) }
 
-// SyncDir syncs a directory as if it were a file.
-func (system) SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+// SyncDir is [directory.Sync].
+func (system) SyncDir(dir string) error { return directory.Sync(dir) }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/directory"
 )
 
 // FS is what a state file needs of a file system. Names are paths below the
@@ -48,32 +50,17 @@ type Handle interface {
 const (
 	dirMode  = 0o700
 	fileMode = 0o600 // endpoints and labels are nobody else's business
-	lockName = "lock"
 )
 
 // system is the operating system's.
 type system struct{}
 
-// Claim locks a file in the directory, which stays: removing it would let two
-// processes lock two files of one name.
+// Claim is [directory.Claim], of a directory that is made when it is missing.
 func (system) Claim(dir string) (io.Closer, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(dir, lockName)
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
-	if err != nil {
-		// A volume that has become read-only can still be loaded from.
-		readable, second := os.Open(name)
-		if second != nil {
-			return nil, err
-		}
-		file = readable
-	}
-	if err := flock(file); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
+	return directory.Claim(dir, ErrLocked)
 }
 
 // OpenFile is [os.OpenFile].
@@ -91,14 +78,8 @@ func (system) Rename(from, to string) error { return os.Rename(from, to) }
 // Remove is [os.Remove].
 func (system) Remove(name string) error { return os.Remove(name) }
 
-// SyncDir syncs a directory as if it were a file.
-func (system) SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+// SyncDir is [directory.Sync].
+func (system) SyncDir(dir string) error { return directory.Sync(dir) }
 
 // makeDir is [os.MkdirAll], durably: each new directory's name is synced into its
 // parent.
@@ -120,5 +101,5 @@ func makeDir(dir string) error {
 		}
 		return err
 	}
-	return system{}.SyncDir(parent)
+	return directory.Sync(parent)
 }

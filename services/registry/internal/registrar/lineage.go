@@ -1,11 +1,13 @@
 package registrar
 
 import (
+	"context"
 	"encoding/binary"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
+	"github.com/rollcall-metrics/rollcall/services/registry/internal/roster"
 )
 
 // An epoch is a UUID of version 7: it begins with the time at which the epoch
@@ -51,4 +53,21 @@ func beginning(e assignment.Epoch) (time.Time, bool) {
 	var stamp [8]byte
 	copy(stamp[2:], id[:6])
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(stamp[:]))), true
+}
+
+// writeEpoch begins a new epoch, after those that somebody has seen, provided that
+// the one written at the revision before still stands. Another replica doing the
+// same is as good.
+func (r *Registrar) writeEpoch(ctx context.Context, before assignment.Revision, seen ...assignment.Epoch) error {
+	r.mu.RLock()
+	seen = append(seen, r.view.Epoch())
+	r.mu.RUnlock()
+	now := time.Now()
+	record := &roster.Epoch{Epoch: newEpoch(now, seen...), CreateTime: now}
+	outcomes, err := r.Store.Commit(ctx, []roster.Txn{{{Key: record.Key(), Expect: before, Record: record}}})
+	if err == nil && outcomes[0].Committed {
+		r.Metrics.Epochs.Inc()
+		r.Logger.WarnContext(ctx, "began a new epoch", "epoch", record.Epoch)
+	}
+	return err
 }

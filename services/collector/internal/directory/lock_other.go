@@ -1,6 +1,6 @@
 //go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
 
-package queue
+package directory
 
 import (
 	"errors"
@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// flock refuses: two processes on one queue would each remove what the other has.
-func flock(file *os.File) error {
+// flock refuses: two collectors in one directory would overwrite or remove what the
+// other has.
+func flock(file *os.File, _ error) error {
 	return fmt.Errorf("lock %s: %w", file.Name(), errors.ErrUnsupported)
 }

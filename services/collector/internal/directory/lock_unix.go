@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package queue
+package directory
 
 import (
 	"errors"
@@ -11,10 +11,10 @@ import (
 
 // flock locks a file for as long as it is open, also against other opens by
 // this process. The lock dies with the process, however it dies.
-func flock(file *os.File) error {
+func flock(file *os.File, taken error) error {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("%w: %s", ErrLocked, file.Name())
+		return fmt.Errorf("%w: %s", taken, file.Name())
 	}
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
