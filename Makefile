@@ -113,13 +113,13 @@ test: ## Vet and test, in random order, under the race detector where there is a
 	set -ex; \
 	go vet $$race $(PKG); \
 	log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	{ go list $(PKG) | grep -v '$(UNRACED)$$' | xargs -r go test -vet=off -shuffle=on $$race 2>&1 || echo 'make test: some failed'; } | tee "$$log"; \
+	{ go list $(PKG) | grep -v '$(UNRACED)$$' | xargs -r go test -vet=off -shuffle=on -timeout 20m $$race 2>&1 || echo 'make test: some failed'; } | tee "$$log"; \
 	if grep -q '^make test: some failed$$' "$$log"; then \
 	  grep -q -e '^SIGSEGV: segmentation violation$$' -e 'ThreadSanitizer: CHECK failed' "$$log" || exit 1; \
 	  echo 'make test: THE RACE DETECTOR CRASHED (as above), so what failed is run once more' >&2; \
-	  awk -F '\t' '$$1 == "FAIL" && $$2 != "" {print $$2}' "$$log" | awk '{print $$1}' | sort -u | xargs -r go test -vet=off -shuffle=on $$race; \
+	  awk -F '\t' '$$1 == "FAIL" && $$2 != "" {print $$2}' "$$log" | awk '{print $$1}' | sort -u | xargs -r go test -vet=off -shuffle=on -timeout 20m $$race; \
 	fi; \
-	go list $(PKG) | grep '$(UNRACED)$$' | xargs -r go test -vet=off -shuffle=on
+	go list $(PKG) | grep '$(UNRACED)$$' | xargs -r go test -vet=off -shuffle=on -timeout 20m
 
 # A module of its own, so that the product's need not know what the receivers need.
 # make images builds what changed only; go's cache knows. Without docker the tests
