@@ -12,7 +12,7 @@ import (
 
 var (
 	collectWatch = flag.Duration("watch", 10*time.Second, "BenchmarkCollecting: for how long it is measured")
-	profiles     = flag.String("profiles", "", "BenchmarkCollecting, BenchmarkIdle: put the collector's profiles into this directory")
+	profiles     = flag.String("profiles", "", "BenchmarkCollecting, BenchmarkIdle, BenchmarkRenewals: put the collector's or registry's profiles into this directory")
 )
 
 // BenchmarkCollecting tells what collecting costs: the processor time of a

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,7 +151,7 @@ func (s *server) gauge(b *testing.B, name string) float64 {
 // metrics are all of the server's, by name and labels.
 func (s *server) metrics(b *testing.B) map[string]float64 {
 	b.Helper()
-	resp, err := http.Get("http://" + s.web + "/metrics")
+	resp, err := s.ask("/metrics")
 	if err != nil {
 		b.Fatal(err)
 	}

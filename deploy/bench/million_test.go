@@ -13,6 +13,7 @@ import (
 	registryv1 "github.com/rollcall-metrics/rollcall/gen/rollcall/registry/v1"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -194,9 +195,9 @@ func (m *million) joinAll(b *testing.B, s *server) {
 		sealed.Go(func() {
 			client := registryv1.NewAssignmentServiceClient(conns[i%len(conns)])
 			count, err := readSet(ctx, client, r)
-			for ; grpcstatus.Code(err) == codes.Unavailable; count, err = readSet(ctx, client, r) {
+			for ; isLater(err); count, err = readSet(ctx, client, r) {
 				retries.Add(1)
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(laterAfter(err))
 			}
 			if total.Add(count); err != nil {
 				b.Error(err)
@@ -209,6 +210,22 @@ func (m *million) joinAll(b *testing.B, s *server) {
 	if total.Load() != int64(*millionProducers) {
 		b.Errorf("%d producers were assigned", total.Load())
 	}
+}
+
+// isLater tells whether a registry that has too much to send wants it tried again.
+func isLater(err error) bool {
+	code := grpcstatus.Code(err)
+	return code == codes.Unavailable || code == codes.ResourceExhausted
+}
+
+// laterAfter is when: what the registry says, as collectors heed it.
+func laterAfter(err error) time.Duration {
+	for _, detail := range grpcstatus.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration()
+		}
+	}
+	return 100 * time.Millisecond
 }
 
 // readSet subscribes and returns the size of the set once it is sealed. The

@@ -45,7 +45,7 @@ func encoded(m proto.Message) []byte {
 func (s *server) awaitReady(b *testing.B) {
 	b.Helper()
 	for {
-		resp, err := http.Get("http://" + s.web + "/readyz")
+		resp, err := s.ask("/readyz")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -96,6 +97,16 @@ type server struct {
 	profile string // where profiles are, if anywhere
 	process *exec.Cmd
 	conn    *grpc.ClientConn // of client
+
+	operator *http.Client // of a server with certificates; nil: plain text
+}
+
+// ask asks the server over HTTP.
+func (s *server) ask(path string) (*http.Response, error) {
+	if s.operator != nil {
+		return s.operator.Get("https://" + s.web + path)
+	}
+	return http.Get("http://" + s.web + path)
 }
 
 // start starts one and waits until it serves.
