@@ -246,8 +246,14 @@ func reserved(header string) bool {
 
 // checkHeaders refuses headers that cannot be added.
 func checkHeaders(headers map[string]config.Secret) error {
+	seen := map[string]bool{}
 	for name, value := range headers {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		twice := seen[canonical]
+		seen[canonical] = true
 		switch {
+		case twice: // which one is sent would be chance, and may choose a tenant
+			return fmt.Errorf("headers: %s is there twice", canonical)
 		case name == "" || strings.ContainsFunc(name, oddInName):
 			return fmt.Errorf("headers: %.100q is no name of a header", name)
 		case reserved(name):
