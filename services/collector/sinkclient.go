@@ -12,8 +12,12 @@ import (
 // A dialer makes a connection.
 type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
 
+// minLogin is how long a token is waited for at least: it is kept, so that one that
+// takes longer than a request may is no loss.
+const minLogin = 10 * time.Second
+
 // sinkClient is the HTTP client of a sink's configuration; nil dials TCP. A token is
-// waited for no longer than a request to the receiver may take: whoever fetches one
+// waited for no longer than an answer of the receiver, or minLogin: whoever fetches one
 // does not heed the context of the request that needs it, so without a bound a
 // server that never answers would hold up the sink for ever, and in silence.
 func sinkClient(c promconfig.HTTPClientConfig, name string, timeout time.Duration, dial dialer) (*http.Client, error) {
@@ -33,7 +37,7 @@ func sinkClient(c promconfig.HTTPClientConfig, name string, timeout time.Duratio
 	// time for each: where the first does not give one, the client tells who it is in
 	// another way.
 	client.Transport = promconfig.NewOAuth2RoundTripper(oauthSecret(oauth), oauth, client.Transport,
-		promconfig.WithDialContextFunc(bounded(dial, timeout/2)), promconfig.WithKeepAlivesDisabled())
+		promconfig.WithDialContextFunc(bounded(dial, max(timeout, minLogin)/2)), promconfig.WithKeepAlivesDisabled())
 	return client, nil
 }
 
