@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	promconfig "github.com/prometheus/common/config"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/deliver"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/otlp"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/queue"
@@ -186,11 +186,7 @@ func closeAll(all map[string]*made) {
 func (k *sinks) transport(s settings.Sink) (t deliver.Transport, target string, err error) {
 	agent := "rollcall-collector/" + process.Version
 	if w := s.RemoteWrite; w != nil {
-		var options []promconfig.HTTPClientOption
-		if k.config.DialSink != nil {
-			options = append(options, promconfig.WithDialContextFunc(k.config.DialSink))
-		}
-		client, err := promconfig.NewClientFromConfig(w.HTTP, "sink_"+s.Name, options...)
+		client, err := sinkClient(w.HTTP, "sink_"+s.Name, cmp.Or(s.Timeout, deliver.DefaultSendTimeout), k.config.DialSink)
 		if err != nil {
 			return nil, "", err
 		}

@@ -76,6 +76,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+var errTooLarge = errors.New("the request is larger than receivers take")
+
 // ErrConfig says that a Config cannot be used.
 var ErrConfig = errors.New("OTLP sink")
 
@@ -244,6 +246,11 @@ func (c *Client) Send(ctx context.Context, r *deliver.Request) deliver.Outcome {
 		m.free()
 		r.Encoded = nil
 		return m.local(deliver.Outcome{Result: deliver.Delivered, Code: "OK"})
+	}
+	if m.buffer.Len() > maxMessage {
+		m.free()
+		r.Encoded = nil
+		return deliver.Outcome{Result: deliver.TooLarge, Reason: deliver.ReasonTooLarge, Code: "unsent", Err: errTooLarge}
 	}
 	try := &try{}
 	ctx = metadata.NewOutgoingContext(context.WithValue(ctx, tryKey{}, try), c.headers)

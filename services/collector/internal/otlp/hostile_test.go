@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,8 @@ import (
 
 	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/deliver"
@@ -68,6 +71,41 @@ func TestALongAnswer(t *testing.T) {
 	}}
 	inBubble(t, r, func(t *testing.T, c *Client) {
 		if o := c.Send(t.Context(), aRequest(c)); o.Result != deliver.Delivered || o.Refused != 2 || len(o.Err.Error()) > 2*maxError {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// TestCodesAreFew has a receiver answer with numbers of its own, each of which
+// would be a series of a metric.
+func TestCodesAreFew(t *testing.T) {
+	next := codes.Unauthenticated
+	r := &receiver{answer: func(context.Context, int) (*colmetrics.ExportMetricsServiceResponse, error) {
+		next++
+		return nil, status.Error(next, "no")
+	}}
+	inBubble(t, r, func(t *testing.T, c *Client) {
+		for range 3 {
+			if o := c.Send(t.Context(), aRequest(c)); o.Code != "invalid" || o.Result != deliver.Rejected {
+				t.Errorf("%+v", o)
+			}
+		}
+	})
+}
+
+// TestALongLabelInEachPoint does not make a message of many times what was
+// collected.
+func TestALongLabelInEachPoint(t *testing.T) {
+	r := &receiver{}
+	inBubble(t, r, func(t *testing.T, c *Client) {
+		const size = 1 << 20
+		req := newBuilder(c).request([]one{{labels: "x l " + strings.Repeat("v", size), typ: gauge, time: 1000}})
+		req.Items = slices.Repeat(req.Items, 100)
+		req.Ends = []int{100}
+		if n := c.encode(req).buffer.Len(); n > maxMessage+2*size {
+			t.Errorf("%d bytes are written", n)
+		}
+		if o := c.Send(t.Context(), req); o.Result != deliver.TooLarge || req.Encoded != nil || len(r.got) != 0 {
 			t.Errorf("%+v", o)
 		}
 	})

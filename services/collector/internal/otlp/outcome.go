@@ -60,7 +60,7 @@ func (m *message) samplesOf(points int64) int {
 func (c *Client) judge(ctx context.Context, err error, reached bool) deliver.Outcome {
 	st := status.Convert(err)
 	o := deliver.Outcome{
-		Result: deliver.Rejected, Reason: deliver.ReasonRejected, Code: st.Code().String(),
+		Result: deliver.Rejected, Reason: deliver.ReasonRejected, Code: nameOf(st.Code()),
 		Err: fmt.Errorf("%s: %s", st.Code(), c.tame(st.Message())),
 	}
 	wait, told := retryInfo(st)
@@ -106,6 +106,15 @@ func (c *Client) judge(ctx context.Context, err error, reached bool) deliver.Out
 		retry()
 	}
 	return o
+}
+
+// nameOf is a code as a label of metrics: a receiver may answer with any number, and
+// those that gRPC does not know are one.
+func nameOf(c codes.Code) string {
+	if c > codes.Unauthenticated {
+		return "invalid"
+	}
+	return c.String()
 }
 
 // notTheReceiver reports whether a message is how gRPC tells of an answer that no

@@ -11,6 +11,10 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 )
 
+// maxMessage is how large a message may be, in bytes. One that is larger is not
+// written to its end: a label that is in each point could else take all memory.
+const maxMessage = 32 << 20
+
 // write writes the request of all units. Lists are from last to first, as is
 // the writing.
 func (p *pass) write(w *writer) {
@@ -30,7 +34,7 @@ func (p *pass) write(w *writer) {
 
 func (p *pass) writeScope(w *writer, sc int32) {
 	end := w.mark()
-	for m := p.scopes[sc].head; m != none; m = p.metrics[m].next {
+	for m := p.scopes[sc].head; m != none && w.mark() <= maxMessage; m = p.metrics[m].next {
 		p.writeMetric(w, m)
 	}
 	w.raw(p.view.scopes[sc].header)
@@ -46,7 +50,7 @@ func (p *pass) writeMetric(w *writer, m int32) {
 	if f.shape != shapeGauge && f.shape != shapeSummary {
 		w.number(tagTemporality, temporalityCumulative)
 	}
-	for i := p.metrics[m].head; i != none; i = p.units[i].next {
+	for i := p.metrics[m].head; i != none && w.mark() <= maxMessage; i = p.units[i].next {
 		p.writePoint(w, f.shape, &p.units[i])
 	}
 	w.close(dataTag(f.shape), end)

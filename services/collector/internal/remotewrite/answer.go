@@ -59,6 +59,9 @@ type answer struct {
 func read(resp *http.Response) *answer {
 	a := &answer{status: resp.StatusCode, wait: waitOf(resp.Header, time.Now())}
 	a.written, a.counted = writtenOf(resp.Header)
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return a // nothing ends a read of what follows: it is the connection itself
+	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxText)) // what there is of it
 	a.text = string(text)
 	if len(text) == maxText {

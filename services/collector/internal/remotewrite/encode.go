@@ -12,7 +12,8 @@ import (
 )
 
 // maxRaw is how large a request may be before it is compressed, in bytes.
-// Prometheus and VictoriaMetrics take no more.
+// Prometheus and VictoriaMetrics take no more. What is larger is not written to its
+// end.
 const maxRaw = 32 << 20
 
 // options are what is sent.

@@ -28,7 +28,7 @@ const (
 func (s *scratch) encode1(l *lists, items []deliver.Item, o options) tally {
 	var t tally
 	b := s.series
-	for len(items) > 0 {
+	for len(items) > 0 && len(b) <= maxRaw { // or one label could be written for each sample, and take all memory
 		n, k := run(items)
 		same := items[:n]
 		items = items[n:]

@@ -45,7 +45,7 @@ func (s *scratch) encode2(l *lists, items []deliver.Item, o options) tally {
 	s.count = 1
 	s.symbols[0] = symbolMark{s.epoch, 0}
 	b := s.series
-	for len(items) > 0 {
+	for len(items) > 0 && len(s.table)+len(b) <= maxRaw {
 		n, k := run(items)
 		same := items[:n]
 		items = items[n:]

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	promconfig "github.com/prometheus/common/config"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/deliver"
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/remotewrite"
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 )
 
 // TestAnUpgradeAmongOthers has a request of 1.0 on its way while the one that
@@ -181,6 +183,46 @@ func TestWhatALoginSaysIsNotTold(t *testing.T) {
 	if text := o.Err.Error(); o.Result != deliver.Retry || strings.Contains(text, "sesame") || !strings.Contains(text, "cannot fetch token: 500") {
 		t.Errorf("%+v", o)
 	}
+}
+
+// TestALongLabelInEachSample is of 1.0, which writes a label as often as there are
+// samples: what is not going to be sent is not written either.
+func TestALongLabelInEachSample(t *testing.T) {
+	const size, most = 1 << 20, 32 << 20
+	r := &deliver.Request{Series: remotewrite.NewSeries()}
+	for _, name := range []string{"a", "b"} {
+		r.Series.Add(labels.FromStrings("__name__", name, "l", strings.Repeat("v", size)), nil)
+	}
+	for i := range 100 {
+		r.Items = append(r.Items, deliver.Item{Index: uint32(i % 2), Point: sample.Point{Time: int64(i)}})
+	}
+	if n, refused := remotewrite.RawSize(remotewrite.V1, r); n > most+2*size || !refused {
+		t.Errorf("1.0: %d bytes are written, refused: %t", n, refused)
+	}
+	if n, refused := remotewrite.RawSize(remotewrite.V2, r); n > 2*size || refused {
+		t.Errorf("2.0: %d bytes are written, refused: %t", n, refused)
+	}
+}
+
+// TestAnotherProtocol has something else live at the address: no context ends a read
+// of what it says.
+func TestAnotherProtocol(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, c := bubble(t, func(w http.ResponseWriter, _ call) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			_, _ = io.Copy(io.Discard, conn)
+		}, nil)
+		if o := c.Send(t.Context(), request(c, values(3)...)); o.Result != deliver.Retry || o.Code != "101" {
+			t.Errorf("%+v", o)
+		}
+		r.stop()
+	})
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

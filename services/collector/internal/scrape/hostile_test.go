@@ -245,6 +245,10 @@ var hostile = []villain{
 	{name: "status of its own words", handler: raw(func(c net.Conn) {
 		fmt.Fprint(c, "HTTP/1.1 599 "+strings.Repeat("\xffx", 1000)+"\r\nContent-Length: 0\r\n\r\n")
 	}), reason: schedule.ReasonStatus, message: "HTTP status 599"},
+	{name: "another protocol, and silence", handler: raw(func(c net.Conn) {
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	}), reason: schedule.ReasonStatus, message: "101 Switching Protocols"},
 	{name: "no content", handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, reason: schedule.ReasonStatus},
 	{name: "another producer", handler: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Rollcall-Producer", "p2\xe9\t")

@@ -84,7 +84,9 @@ func (s *Scraper) pull(ctx context.Context, t *target, sizeHint int) (answer, *f
 	defer resp.Body.Close()
 	ans := answer{identity: identify(resp, t)}
 	if f := checkAnswer(resp, t); f != nil {
-		if resp.ContentLength >= 0 && resp.ContentLength <= drainBytes {
+		// What follows a switch of protocols is the connection itself: no context ends a
+		// read of it.
+		if resp.ContentLength >= 0 && resp.ContentLength <= drainBytes && resp.StatusCode != http.StatusSwitchingProtocols {
 			_, _ = io.CopyN(io.Discard, resp.Body, drainBytes)
 		}
 		return ans, f

@@ -9,11 +9,11 @@ package settings
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -160,12 +160,8 @@ func parse(data []byte, dir string, read Reader) (*Settings, error) {
 		return nil, err
 	}
 	s.Queue = f.Queue
-	text, err := yaml.Marshal(&f)
-	if err != nil {
-		return nil, fmt.Errorf("it cannot be shown: %w", err)
-	}
-	s.Text = string(text)
-	return s, nil
+	s.Text, err = f.shown()
+	return s, err
 }
 
 // credentialName is what a registration may say.
@@ -177,6 +173,11 @@ var quoted = regexp.MustCompile("(?s)`.*?`( into|$)")
 // hidden leaves the values out of an error: they may be secrets in a wrong
 // place.
 func hidden(err error) error {
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		// It quotes all of it, or what it takes for the port: with a character that has
+		// to be escaped, that is the password.
+		return errors.New("a URL cannot be parsed; is all in its user and password escaped?")
+	}
 	lines := []string{err.Error()}
 	if typed, ok := errors.AsType[*yaml.TypeError](err); ok {
 		lines = typed.Errors
@@ -254,13 +255,4 @@ func (l *Limits) check() error {
 		}
 	}
 	return nil
-}
-
-// digest is of all parts, each in its bounds.
-func digest(parts ...string) string {
-	h := sha256.New()
-	for _, p := range parts {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
-	}
-	return string(h.Sum(nil))
 }

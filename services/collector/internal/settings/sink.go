@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
-	"go.yaml.in/yaml/v2"
 )
 
 // Bounds of sinks.
@@ -59,8 +58,8 @@ type Sink struct {
 	BatchDeadline, Timeout time.Duration
 	MinBackoff, MaxBackoff time.Duration
 
-	// Digest differs where anything of it does, secrets included; not where a
-	// file that it names has changed.
+	// Digest differs where anything of it does, secrets included. Of the files that
+	// it names it has those that are read with it.
 	Digest string
 }
 
@@ -88,8 +87,10 @@ type OTLP struct {
 	// Endpoint is host:port.
 	Endpoint string
 
-	// TLS is nil for a connection in the clear.
-	TLS *tls.Config
+	// TLS is nil for a connection in the clear. Its files are read with the
+	// configuration; TLSDigest differs where TLS does.
+	TLS       *tls.Config
+	TLSDigest string
 
 	// Headers are sent as metadata, under names in lower case.
 	Headers map[string]config.Secret
@@ -168,26 +169,10 @@ func (f *file) completeSinks(data []byte, from source) ([]Sink, error) {
 			return nil, fmt.Errorf("sinks: %s: %w", one.Name, err)
 		}
 		made.Digest = digests[i]
-		all = append(all, made)
-	}
-	return all, nil
-}
-
-// sinkDigests are of the sinks as they are written.
-func sinkDigests(data []byte) ([]string, error) {
-	var raw struct {
-		Sinks []yaml.MapSlice `yaml:"sinks"`
-	}
-	if err := yaml.Unmarshal(data, &raw); err != nil {
-		return nil, hidden(err)
-	}
-	all := make([]string, len(raw.Sinks))
-	for i, one := range raw.Sinks {
-		text, err := yaml.Marshal(one)
-		if err != nil {
-			return nil, errors.New("sinks: cannot be read")
+		if made.OTLP != nil {
+			made.Digest = digest(digests[i], made.OTLP.TLSDigest)
 		}
-		all[i] = digest(string(text))
+		all = append(all, made)
 	}
 	return all, nil
 }
@@ -261,8 +246,14 @@ func reserved(header string) bool {
 
 // checkHeaders refuses headers that cannot be added.
 func checkHeaders(headers map[string]config.Secret) error {
+	seen := map[string]bool{}
 	for name, value := range headers {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		twice := seen[canonical]
+		seen[canonical] = true
 		switch {
+		case twice: // which one is sent would be chance, and may choose a tenant
+			return fmt.Errorf("headers: %s is there twice", canonical)
 		case name == "" || strings.ContainsFunc(name, oddInName):
 			return fmt.Errorf("headers: %.100q is no name of a header", name)
 		case reserved(name):
@@ -382,7 +373,7 @@ func (o *otlp) complete(from source) (*OTLP, error) {
 	case o.TLS == nil:
 		o.TLS = &config.TLSConfig{}
 	}
-	out.TLS, _, err = completeTLS(*o.TLS, from)
+	out.TLS, out.TLSDigest, err = completeTLS(*o.TLS, from)
 	return out, err
 }
 

@@ -120,6 +120,7 @@ func TestSinksRefused(t *testing.T) {
 		"an unknown word":           "sinks: [{name: a, remote_write: {url: http://x/w, color: red}}]",
 		"a protocol's header":       "sinks: [{name: a, remote_write: {url: http://x/w, headers: {content-type: x}}}]",
 		"a header of two lines":     `sinks: [{name: a, remote_write: {url: http://x/w, headers: {x-a: "x\ny"}}}]`,
+		"a header twice":            "sinks: [{name: a, remote_write: {url: http://x/w, headers: {X-Scope-OrgID: a, x-scope-orgid: b}}}]",
 		"redirects":                 "sinks: [{name: a, remote_write: {url: http://x/w, follow_redirects: true}}]",
 		"a missing file":            "sinks: [{name: a, remote_write: {url: http://x/w, authorization: {credentials_file: none}}}]",
 		"a reference":               "sinks: [{name: a, remote_write: {url: http://x/w, authorization: {credentials_ref: none}}}]",
