@@ -75,18 +75,21 @@ func (c *Collection) Update(a *assignment.Assignment) error {
 		return err
 	}
 	old := c.target.Load()
+	if labels.Equal(t.set, old.set) {
+		t.common = old.common
+	}
 	c.target.Store(t)
 	if t.sameSeries(old) {
 		return nil
 	}
-	known := len(c.cache.tracks)
+	known := c.cache.count()
 	c.cache.forget()
 	if !labels.Equal(t.set, old.set) {
 		c.report.retire(&c.cache)
 		c.report = c.scraper.newReport(t)
 		c.report.adopt(&c.cache)
 	}
-	c.scraper.metrics.series.Add(float64(len(c.cache.tracks) - known))
+	c.scraper.metrics.series.Add(float64(c.cache.count() - known))
 	return nil
 }
 
@@ -118,7 +121,7 @@ func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failu
 		// Between the end of the pull and here.
 		f = interrupted(ctx, ctx, ctx.Err())
 	}
-	known := len(c.cache.tracks)
+	known := c.cache.count()
 	keep := kept(f)
 	c.settle(sc, f, keep)
 	took := time.Since(start)
@@ -127,7 +130,7 @@ func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failu
 			f = unstored(f, err)
 		}
 	}
-	s.metrics.series.Add(float64(len(c.cache.tracks) - known))
+	s.metrics.series.Add(float64(c.cache.count() - known))
 
 	result := schedule.Result{
 		Start: start, Duration: took, Samples: sc.samples, BodyBytes: ans.size, Identity: ans.identity,
@@ -259,7 +262,7 @@ func (c *Collection) store(ctx context.Context, at int64, took time.Duration, sc
 // vanish adds the stale markers that are owed: those of series that are not
 // among the samples of this pass.
 func (c *Collection) vanish(b *sample.Batch, at int64, seen bool) (stale int) {
-	for _, tr := range c.cache.tracks {
+	for tr := range c.cache.tracks {
 		if c.cache.vanished(tr, seen, at) {
 			b.Samples = append(b.Samples, sample.Sample{Series: tr.series, Time: at, Value: staleNaN()})
 			stale++
@@ -286,7 +289,7 @@ func (c *Collection) End(at time.Time, stale bool) {
 		}
 		c.bury(&sc.batch, n)
 	}
-	s.metrics.series.Sub(float64(len(c.cache.tracks)))
+	s.metrics.series.Sub(float64(c.cache.count()))
 	c.cache = cache{}
 	c.families.drop()
 }

@@ -31,8 +31,15 @@ type scratch struct {
 	texts   *texts // the scraper's
 	batch   sample.Batch
 	fresh   []fresh
-	index   map[labels.Labels]*track
+	visited []*spelling // of this pass, in its order
+
+	// places are where spellings are in the cache, fresh ones behind those; empty
+	// unless placed. index is the cache's, empty unless indexed.
+	places  map[string]int
+	placed  bool
+	index   map[labelKey]*track
 	indexed bool
+	split   labels.ScratchBuilder
 
 	// layout is that of this pass, when it was sent.
 	layout *layout
@@ -49,13 +56,17 @@ type scratch struct {
 }
 
 func newScratch(t *texts) *scratch {
-	return &scratch{texts: t, index: map[labels.Labels]*track{}, builder: labels.NewBuilder(labels.EmptyLabels())}
+	return &scratch{texts: t, places: map[string]int{}, index: map[labelKey]*track{}, builder: labels.NewBuilder(labels.EmptyLabels())}
 }
 
 // reset drops all that a collection has left, and what it points to.
 func (sc *scratch) reset() {
 	clear(sc.batch.Samples)
 	clear(sc.fresh)
+	clear(sc.visited)
+	if sc.placed {
+		clear(sc.places)
+	}
 	if sc.indexed {
 		clear(sc.index)
 	}
@@ -64,6 +75,8 @@ func (sc *scratch) reset() {
 		texts:   sc.texts,
 		batch:   sample.Batch{Samples: sc.batch.Samples[:0]},
 		fresh:   sc.fresh[:0],
+		visited: sc.visited[:0],
+		places:  sc.places,
 		index:   sc.index,
 		builder: sc.builder,
 	}
@@ -274,7 +287,7 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 	if r.target.assignment.IgnoreTimestamps {
 		stamp = nil
 	}
-	tr := r.cache.find(raw)
+	tr := r.cache.find(raw, r.scratch)
 	if tr == nil {
 		var f *failure
 		if tr, f = r.newSeries(raw); f != nil {
@@ -364,7 +377,7 @@ func (r *reading) newTrack(raw []byte) (*track, *failure) {
 	if !set.Has(model.MetricNameLabel) || !set.IsValid(model.UTF8Validation) {
 		return nil, fail(schedule.ReasonMalformed, "a bad name of a metric or label: %s", shown(raw))
 	}
-	tr, added := r.cache.add(raw, set, r.reserved, r.scratch)
+	tr, added := r.cache.add(raw, set, r.target, r.reserved, r.scratch)
 	if added {
 		r.added++
 		if r.covered(tr) {
@@ -393,7 +406,7 @@ func (r *reading) covered(tr *track) bool {
 	if r.family == nil {
 		return false
 	}
-	return r.family.covers(tr.series.Labels.Get(model.MetricNameLabel))
+	return r.family.covers(tr.series.Get(model.MetricNameLabel))
 }
 
 // parseLabels is the parser's Labels, into exposed.
@@ -413,5 +426,5 @@ func (r *reading) describe(tr *track) {
 	if r.family == nil || tr.series.Meta == r.family.meta || !r.covered(tr) {
 		return
 	}
-	tr.series = &sample.Series{Labels: tr.series.Labels, Hash: tr.series.Hash, Meta: r.family.meta}
+	tr.series = &sample.Series{Own: tr.series.Own, Common: tr.series.Common, Meta: r.family.meta}
 }

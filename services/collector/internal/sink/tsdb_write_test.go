@@ -104,7 +104,7 @@ func TestRefusedSamplesAreCountedAndTheRestIsKept(t *testing.T) {
 		},
 		"twice in the batch under another pointer": {
 			give: func(s *sample.Series) []sample.Sample {
-				twin := &sample.Series{Labels: s.Labels, Hash: s.Hash}
+				twin := &sample.Series{Own: s.Own}
 				return []sample.Sample{at(s, now+5, 1), at(twin, now+5, 2)}
 			},
 			want:   sink.Refused{Duplicate: 1},
@@ -183,7 +183,7 @@ func TestABatchWithBrokenLabelsLeavesNothing(t *testing.T) {
 		"no label":      series(),
 	} {
 		err := store.Write(t.Context(), batch(at(good, now, 1), at(broken, now, 1), at(good, now+1, 1)))
-		if err == nil || !strings.Contains(err.Error(), broken.Labels.String()) {
+		if err == nil || !strings.Contains(err.Error(), broken.Labels().String()) {
 			t.Errorf("%s: error is %v, want one that names the series", name, err)
 		}
 	}
