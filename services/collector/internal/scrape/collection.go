@@ -124,6 +124,7 @@ func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failu
 	known := c.cache.count()
 	keep := kept(f)
 	c.settle(sc, f, keep)
+	s.rise(sc)
 	took := time.Since(start)
 	if keep && (f == nil || !f.cancelled) {
 		if err := c.store(ctx, at.UnixMilli(), took, sc, f); err != nil {
@@ -164,6 +165,7 @@ func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (answ
 
 // reading is a pass that begins.
 func (c *Collection) reading(sc *scratch, t *target, at time.Time) *reading {
+	c.scraper.sit(sc)
 	return &reading{
 		scratch: sc, target: t, cache: &c.cache, families: &c.families, reserved: c.report[:],
 		budget: &c.scraper.budget, at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
@@ -222,7 +224,9 @@ func (c *Collection) settle(sc *scratch, f *failure, keep bool) {
 		c.cache.accept(sc)
 		return
 	}
-	c.cache.reject(sc)
+	if sc.tables != nil { // there was something to read
+		c.cache.reject(sc)
+	}
 	clear(sc.batch.Samples)
 	sc.batch.Samples = sc.batch.Samples[:0]
 	if f != nil && !f.cancelled {
@@ -307,17 +311,4 @@ func (c *Collection) bury(b *sample.Batch, n int) {
 		return
 	}
 	s.metrics.staleMarkers.Add(float64(n))
-}
-
-func (s *Scraper) scratch() *scratch {
-	if sc, ok := s.scratches.Get().(*scratch); ok {
-		return sc
-	}
-	return newScratch(&s.texts)
-}
-
-func (s *Scraper) release(sc *scratch) {
-	s.budget.give(sc.charged)
-	sc.reset()
-	s.scratches.Put(sc)
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/model/textparse"
@@ -25,62 +24,6 @@ const maxAhead = 10 * time.Minute
 
 // maxHelp bounds the HELP of one family, in bytes.
 const maxHelp = 16 << 10
-
-// A scratch is what one collection needs while it runs.
-type scratch struct {
-	texts   *texts // the scraper's
-	batch   sample.Batch
-	fresh   []fresh
-	visited []*spelling // of this pass, in its order
-
-	// places are where spellings are in the cache, fresh ones behind those; empty
-	// unless placed. index is the cache's, empty unless indexed.
-	places  map[string]int
-	placed  bool
-	index   map[labelKey]*track
-	indexed bool
-	split   labels.ScratchBuilder
-
-	// layout is that of this pass, when it was sent.
-	layout *layout
-
-	builder  *labels.Builder
-	exposed  labels.Labels
-	exemplar exemplar.Exemplar
-
-	// charged is what the batch's histograms and exemplars have of the budget.
-	charged int64
-
-	// Counts of the running pass.
-	samples, dropped, added, duplicates, ahead, badExemplars int
-}
-
-func newScratch(t *texts) *scratch {
-	return &scratch{texts: t, places: map[string]int{}, index: map[labelKey]*track{}, builder: labels.NewBuilder(labels.EmptyLabels())}
-}
-
-// reset drops all that a collection has left, and what it points to.
-func (sc *scratch) reset() {
-	clear(sc.batch.Samples)
-	clear(sc.fresh)
-	clear(sc.visited)
-	if sc.placed {
-		clear(sc.places)
-	}
-	if sc.indexed {
-		clear(sc.index)
-	}
-	sc.builder.Reset(labels.EmptyLabels())
-	*sc = scratch{
-		texts:   sc.texts,
-		batch:   sample.Batch{Samples: sc.batch.Samples[:0]},
-		fresh:   sc.fresh[:0],
-		visited: sc.visited[:0],
-		places:  sc.places,
-		index:   sc.index,
-		builder: sc.builder,
-	}
-}
 
 // A reading is one pass over one exposition.
 type reading struct {
