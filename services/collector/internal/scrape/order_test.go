@@ -69,6 +69,9 @@ func drawTellings(t *rapid.T) (all []telling) {
 			one.status = http.StatusBadGateway
 		case n > 0 && rapid.Bool().Draw(t, "like before"):
 			one.lines = slices.Clone(all[n-1].lines)
+			if rapid.Bool().Draw(t, "shuffled") {
+				one.lines = rapid.Permutation(one.lines).Draw(t, "order")
+			}
 		default:
 			one.lines = rapid.Permutation(texts).Draw(t, "lines")[:rapid.IntRange(0, len(texts)).Draw(t, "count")]
 		}

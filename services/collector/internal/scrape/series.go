@@ -60,12 +60,18 @@ const (
 // live only when the sink has it.
 //
 // Producers tell their series in one order. So the spellings are a list, and
-// that is all there is of them between passes: a map is made, for one pass, by
-// the first spelling that is not where the pass before had it.
+// mostly that is all there is of them between passes: a map is made, for one
+// pass, by the first spelling that is not where the pass before had it. It is
+// kept where the order changes each time.
 type cache struct {
 	// spellings are those of the last accepted pass, in its order.
 	spellings []*spelling
 	next      int // where the next one is expected
+
+	// unsteady says that the last passes were in one order and another. Then places
+	// keeps where spellings are, which stay where they are.
+	unsteady bool
+	places   map[string]int
 
 	// aliases are the tracks of spellings that are not the first ones.
 	aliases map[*spelling]*track
@@ -130,7 +136,7 @@ func (c *cache) unlearn() {
 	for _, sp := range c.spellings {
 		c.lose(sp)
 	}
-	c.spellings, c.aliases, c.layout, c.series = nil, nil, nil, 0
+	c.spellings, c.places, c.aliases, c.layout, c.series = nil, nil, nil, nil, 0
 }
 
 // find returns the track of a spelling, nil when it is not known.
@@ -164,13 +170,7 @@ func (c *cache) look(raw []byte, sc *scratch) *spelling {
 		c.next++
 		return c.spellings[c.next-1]
 	}
-	if !sc.placed {
-		sc.placed = true
-		for i, sp := range c.spellings {
-			sc.places[sp.text] = i
-		}
-	}
-	i, known := sc.places[string(raw)]
+	i, known := c.place(raw, sc)
 	switch n := len(c.spellings); {
 	case !known:
 		return nil
@@ -180,6 +180,21 @@ func (c *cache) look(raw []byte, sc *scratch) *spelling {
 		c.next = i + 1
 		return c.spellings[i]
 	}
+}
+
+// place is where a spelling is: in the list, or behind it among the fresh ones.
+func (c *cache) place(raw []byte, sc *scratch) (i int, known bool) {
+	if i, known = c.places[string(raw)]; known {
+		return i, true
+	}
+	if c.places == nil && !sc.placed {
+		sc.placed = true
+		for i, sp := range c.spellings {
+			sc.places[sp.text] = i
+		}
+	}
+	i, known = sc.places[string(raw)]
+	return i, known
 }
 
 // drop makes a spelling known whose series relabeling drops, so that it is not
@@ -221,7 +236,7 @@ func (c *cache) add(raw []byte, set labels.Labels, t *target, reserved []*track,
 
 func (c *cache) learn(raw []byte, sp *spelling, from *track, sc *scratch) {
 	sp.text, sp.seen = sc.texts.share(raw), c.pass
-	sc.places[sp.text] = len(c.spellings) + len(sc.fresh)
+	sc.places[sp.text], sc.placed = len(c.spellings)+len(sc.fresh), true
 	sc.fresh = append(sc.fresh, fresh{sp, from})
 	c.see(sp, sc)
 }
@@ -265,9 +280,10 @@ func (c *cache) accept(sc *scratch) {
 		c.layout = sc.layout
 	}
 	// None are visited, either, in columns of a layout that is known.
-	if len(sc.visited) == 0 || slices.Equal(sc.visited, c.spellings) {
+	if len(sc.visited) == 0 || c.ordered(sc) {
 		return
 	}
+	c.places = nil
 	for _, sp := range c.spellings {
 		if sp.seen != c.pass {
 			c.lose(sp)
@@ -285,6 +301,27 @@ func (c *cache) accept(sc *scratch) {
 			c.series++
 		}
 	}
+}
+
+// retry is after how many passes it is looked again whether there is an order.
+const retry = 32
+
+// ordered reports whether the list can stay as it is: its spellings came in that
+// order, or the producer has none.
+func (c *cache) ordered(sc *scratch) bool {
+	switch {
+	case slices.Equal(sc.visited, c.spellings):
+		c.unsteady, c.places = false, nil
+		return true
+	case len(sc.fresh) > 0 || len(sc.visited) != len(c.spellings):
+		return false
+	case !c.unsteady || c.pass%retry == 0:
+		c.unsteady = true
+		return false
+	case c.places == nil:
+		c.places, sc.places, sc.placed = sc.places, map[string]int{}, false
+	}
+	return true
 }
 
 // lose forgets a spelling, and not its track.
