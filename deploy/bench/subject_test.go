@@ -86,6 +86,7 @@ var kinds = []kind{{"rollcall", startRollcall}, {"prometheus", startPrometheus},
 func startRollcall(b *testing.B, s setting, initial []target) *subject {
 	b.Helper()
 	registry := start(b, "registry")
+	registry.awaitReady(b)
 	role := "collector"
 	if s.discards {
 		role = "collector-discarding"

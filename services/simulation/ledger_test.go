@@ -27,10 +27,10 @@ func (l *ledger) Write(_ context.Context, b *collector.Batch) error {
 	defer l.mu.Unlock()
 	for i := range b.Samples {
 		s := &b.Samples[i]
-		if s.Series.Labels.Get("__name__") != l.metric {
+		if s.Series.Labels().Get("__name__") != l.metric {
 			continue
 		}
-		id := s.Series.Labels.Get("id")
+		id := s.Series.Labels().Get("id")
 		if l.samples[id] == nil {
 			l.samples[id] = map[int64][]float64{}
 		}

@@ -70,10 +70,10 @@ func (n *instants) Write(_ context.Context, b *collector.Batch) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, s := range b.Samples {
-		if s.Series.Labels.Get("__name__") != "up" {
+		if s.Series.Labels().Get("__name__") != "up" {
 			continue
 		}
-		id := s.Series.Labels.Get("id")
+		id := s.Series.Labels().Get("id")
 		if n.of[id] == nil {
 			n.of[id] = map[int64]int{}
 		}

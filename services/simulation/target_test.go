@@ -32,13 +32,13 @@ func (u *ups) Write(_ context.Context, b *collector.Batch) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, s := range b.Samples {
-		key := fmt.Sprint(s.Series.Labels, s.Time)
+		key := fmt.Sprint(s.Series.Labels(), s.Time)
 		if u.at[key] {
 			u.twice++
 		}
 		u.at[key] = true
-		if s.Series.Labels.Get("__name__") == "up" {
-			id := s.Series.Labels.Get("id")
+		if s.Series.Labels().Get("__name__") == "up" {
+			id := s.Series.Labels().Get("id")
 			u.of[id] = append(u.of[id], fmt.Sprintf("%d:%v", s.Time, s.Value))
 		}
 	}

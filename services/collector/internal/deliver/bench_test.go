@@ -31,7 +31,7 @@ func newFleetLog(producers, series int) *fleetLog {
 		r := sample.Record{Source: uint64(p) * 0x9e3779b97f4a7c15, Table: table, Bytes: series * 6}
 		for i := range series {
 			ls := labels.FromStrings("__name__", fmt.Sprintf("metric_%d", i), "producer", fmt.Sprintf("p%d", p), "job", "bench")
-			r.Numbers = append(r.Numbers, table.Add(&sample.Series{Labels: ls, Hash: ls.Hash()}))
+			r.Numbers = append(r.Numbers, table.Add(&sample.Series{Own: ls}))
 			r.Points = append(r.Points, sample.Point{Time: 1, Value: float64(i)})
 		}
 		l.records = append(l.records, r)

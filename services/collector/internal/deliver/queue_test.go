@@ -124,7 +124,7 @@ func TestARealQueueIsDeliveredToAll(t *testing.T) {
 		var all []*sample.Series
 		for k := range width {
 			ls := labels.FromStrings("__name__", "m", "producer", fmt.Sprint(i), "k", fmt.Sprint(k))
-			all = append(all, &sample.Series{Labels: ls, Hash: ls.Hash(), Meta: &metadata.Metadata{Help: "some"}})
+			all = append(all, &sample.Series{Own: ls, Meta: &metadata.Metadata{Help: "some"}})
 		}
 		series = append(series, all)
 	}

@@ -102,7 +102,7 @@ func sendOnce(ctx context.Context, config deliver.Config, all []labels.Labels) (
 	table := &sample.Table{}
 	r := sample.Record{Table: table, End: l.position(1)}
 	for i, ls := range all {
-		r.Numbers = append(r.Numbers, table.Add(&sample.Series{Labels: ls, Meta: &metadata.Metadata{Help: ls.String()}}))
+		r.Numbers = append(r.Numbers, table.Add(&sample.Series{Own: ls, Meta: &metadata.Metadata{Help: ls.String()}}))
 		r.Points = append(r.Points, sample.Point{Value: float64(i)})
 	}
 	l.records, l.written = append(l.records, r), append(l.written, time.Now())

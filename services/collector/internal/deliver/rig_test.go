@@ -63,7 +63,7 @@ func (l *fakeLog) write(source, n int) {
 		number, ok := l.numbers[key]
 		if !ok {
 			ls := labels.FromStrings("__name__", "m", "source", fmt.Sprint(source), "i", fmt.Sprint(i))
-			number = l.table.Add(&sample.Series{Labels: ls, Hash: ls.Hash()})
+			number = l.table.Add(&sample.Series{Own: ls})
 			l.numbers[key] = number
 		}
 		r.Numbers = append(r.Numbers, number)

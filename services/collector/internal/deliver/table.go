@@ -40,6 +40,7 @@ type compiler struct {
 	external  []labels.Label
 	rules     []*relabel.Config
 	builder   *labels.Builder
+	scratch   labels.ScratchBuilder
 	panicked  func(v any)
 }
 
@@ -93,7 +94,7 @@ func (c *compiler) compile(t *table, number uint32) (ok bool) {
 		}
 	}()
 	s := t.log.At(number)
-	ls, keep := c.relabel(s.Labels)
+	ls, keep := c.relabel(s.MakeLabels(&c.scratch))
 	if !keep {
 		t.index[number] = leftOut
 		return true

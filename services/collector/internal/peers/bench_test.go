@@ -35,7 +35,7 @@ func BenchmarkFleet(b *testing.B) {
 	all := make([]*sample.Series, series)
 	for i := range all {
 		lset := labels.FromStrings("__name__", "m", "job", "api", "instance", fmt.Sprintf("10.0.%d.%d:9090", i>>8, i&255))
-		all[i] = &sample.Series{Labels: lset, Hash: lset.Hash()}
+		all[i] = &sample.Series{Own: lset}
 	}
 	for n := range int64(samples) {
 		batch := &sample.Batch{Samples: make([]sample.Sample, series)}

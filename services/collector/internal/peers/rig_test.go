@@ -198,7 +198,7 @@ func (r *rig) play(id string, answer func(*collectorv1.SelectRequest, grpc.Serve
 func write(t testing.TB, store *sink.TSDB, series string, times ...int64) {
 	t.Helper()
 	lset := labels.FromStrings("__name__", "m", "s", series)
-	s := &sample.Series{Labels: lset, Hash: lset.Hash()}
+	s := &sample.Series{Own: lset}
 	for _, ms := range times {
 		b := &sample.Batch{Samples: []sample.Sample{{Series: s, Time: ms, Value: float64(ms), Extra: &sample.Extra{
 			Exemplars: []exemplar.Exemplar{{Labels: labels.FromStrings("id", "x"), Value: 1, Ts: ms, HasTs: true}},

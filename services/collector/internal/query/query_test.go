@@ -75,7 +75,7 @@ func (b *bench) write(t testing.TB, samples ...sample.Sample) {
 
 func series(pairs ...string) *sample.Series {
 	ls := labels.FromStrings(pairs...)
-	return &sample.Series{Labels: ls, Hash: ls.Hash()}
+	return &sample.Series{Own: ls}
 }
 
 // answer is Prometheus's envelope.

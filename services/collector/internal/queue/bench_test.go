@@ -22,7 +22,7 @@ func fleet(producers, series int) []*sample.Batch {
 		for k := range series {
 			ls := labels.FromStrings("__name__", fmt.Sprintf("http_requests_%d_total", k/10), "instance", fmt.Sprintf("10.0.%d.%d:9100", i/250, i%250),
 				"job", "node", "path", fmt.Sprintf("/v1/%d", k%10))
-			b.Samples = append(b.Samples, sample.Sample{Series: &sample.Series{Labels: ls, Hash: ls.Hash()}})
+			b.Samples = append(b.Samples, sample.Sample{Series: &sample.Series{Own: ls}})
 		}
 		all[i] = b
 	}

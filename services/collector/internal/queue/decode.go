@@ -87,7 +87,7 @@ func (d *decoder) series(in *input) {
 	}
 	s := &d.slab[0]
 	d.slab = d.slab[1:]
-	s.Labels, s.Hash, s.Meta = ls, ls.Hash(), meta
+	s.Own, s.Meta = ls, meta
 	d.table.Add(s)
 }
 

@@ -127,10 +127,10 @@ func (e *encoder) appendRun(begin, next, end uint32) {
 func (e *encoder) define(s *sample.Series) uint32 {
 	n := e.table.Add(s)
 	s.Number.Store(n)
-	e.definitions = binary.AppendUvarint(e.definitions, uint64(s.Labels.Len()))
+	e.definitions = binary.AppendUvarint(e.definitions, uint64(s.Len()))
 	e.defined += seriesCost
 	i := 0
-	s.Labels.Range(func(l labels.Label) {
+	s.Range(func(l labels.Label) {
 		if i == len(e.labels) {
 			e.labels = append(e.labels, numbered{})
 		}
@@ -155,8 +155,8 @@ func (e *encoder) appendSymbol(s, known string, number uint32) uint32 {
 		e.definitions = binary.AppendUvarint(e.definitions, uint64(number))
 		return number
 	}
-	// The key lives as long as the labels that it is a part of, which the table
-	// has.
+	// The key lives as long as the labels that it is a part of, which a series in
+	// the table has.
 	number = uint32(len(e.symbols) + 1)
 	e.symbols[s] = number
 	e.definitions = append(e.definitions, 0)

@@ -146,7 +146,7 @@ func testTooLargeBatch(t *testing.T, inMemory bool) {
 	r := mustReader(t, q, "sink")
 	p, large := newProducer("p", 5), newProducer("large", 3000)
 	huge := labels.FromStrings("__name__", strings.Repeat("x", 1<<20))
-	large.series[1000] = &sample.Series{Labels: huge, Hash: huge.Hash()}
+	large.series[1000] = &sample.Series{Own: huge}
 	if inMemory {
 		d.failWith(failing(syscall.ENOSPC, "write"))
 	}

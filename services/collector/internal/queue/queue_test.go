@@ -29,7 +29,7 @@ func newProducer(id string, series int) *producer {
 	p := &producer{id: id}
 	for i := range series {
 		ls := labels.FromStrings("__name__", fmt.Sprintf("metric_%d", i), "instance", id)
-		p.series = append(p.series, &sample.Series{Labels: ls, Hash: ls.Hash()})
+		p.series = append(p.series, &sample.Series{Own: ls})
 	}
 	return p
 }

@@ -31,7 +31,7 @@ type got struct {
 func fromBatch(b *sample.Batch) []got {
 	all := make([]got, len(b.Samples))
 	for i, s := range b.Samples {
-		all[i] = got{s.Series.Labels.String(), s.Series.Meta, sample.Point{Time: s.Time, Start: s.Start, Value: s.Value, Extra: s.Extra}}
+		all[i] = got{s.Series.Labels().String(), s.Series.Meta, sample.Point{Time: s.Time, Start: s.Start, Value: s.Value, Extra: s.Extra}}
 	}
 	return all
 }
@@ -40,7 +40,7 @@ func fromRecord(r *sample.Record) []got {
 	all := make([]got, len(r.Points))
 	for i, p := range r.Points {
 		s := r.Table.At(r.Numbers[i])
-		all[i] = got{s.Labels.String(), s.Meta, p}
+		all[i] = got{s.Labels().String(), s.Meta, p}
 	}
 	return all
 }
@@ -60,7 +60,7 @@ func same(want []sample.Sample, have *sample.Record) bool {
 	for i, w := range want {
 		s := have.Table.At(have.Numbers[i])
 		p := have.Points[i]
-		if !labels.Equal(s.Labels, w.Series.Labels) || !reflect.DeepEqual(s.Meta, w.Series.Meta) || p.Time != w.Time || p.Value != w.Value {
+		if !labels.Equal(s.Labels(), w.Series.Labels()) || !reflect.DeepEqual(s.Meta, w.Series.Meta) || p.Time != w.Time || p.Value != w.Value {
 			return false
 		}
 	}
@@ -82,7 +82,7 @@ func drawSeries(t *rapid.T) []*sample.Series {
 		if i == 3 {
 			ls = labels.EmptyLabels()
 		}
-		all[i] = &sample.Series{Labels: ls, Hash: ls.Hash(), Meta: rapid.SampledFrom(metas).Draw(t, "meta")}
+		all[i] = &sample.Series{Own: ls, Meta: rapid.SampledFrom(metas).Draw(t, "meta")}
 	}
 	return all
 }

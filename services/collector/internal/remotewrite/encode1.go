@@ -43,8 +43,10 @@ func (s *scratch) encode1(l *lists, items []deliver.Item, o options) tally {
 		// point to stays where it is.
 		b = append(b, request1Timeseries, 0, 0)
 		at := len(b)
-		e := l.series[same[0].Index]
-		for _, number := range l.refs[e.at : e.at+e.n] {
+		refs, _ := l.at(same[0].Index)
+		for i := 0; i < len(refs); {
+			var number uint32
+			number, i = ref(refs, i)
 			b = s.appendLabel(b, l, number)
 		}
 		if k != value {

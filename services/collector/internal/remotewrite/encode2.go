@@ -56,8 +56,8 @@ func (s *scratch) encode2(l *lists, items []deliver.Item, o options) tally {
 		t.sent += n
 		var at int
 		b, at = open(b, request2Timeseries)
-		e := l.series[same[0].Index]
-		b = s.appendRefs(b, l, e)
+		refs, meta := l.at(same[0].Index)
+		b = s.appendRefs(b, l, refs)
 		if k != value {
 			for i := range same {
 				b = appendHistogram(b, series2Histograms, &same[i], same[i].Start)
@@ -70,8 +70,8 @@ func (s *scratch) encode2(l *lists, items []deliver.Item, o options) tally {
 		if o.exemplars {
 			b = s.appendExemplars2(b, same)
 		}
-		if e.meta != 0 {
-			b = s.appendMetadata2(b, l, l.metas[e.meta])
+		if meta != 0 {
+			b = s.appendMetadata2(b, l, l.metas[meta])
 		}
 		b = shut(b, at)
 	}
@@ -80,9 +80,11 @@ func (s *scratch) encode2(l *lists, items []deliver.Item, o options) tally {
 }
 
 // appendRefs writes the labels of a series.
-func (s *scratch) appendRefs(b []byte, l *lists, e entry) []byte {
+func (s *scratch) appendRefs(b []byte, l *lists, refs []byte) []byte {
 	b, at := open(b, series2Refs)
-	for _, number := range l.refs[e.at : e.at+e.n] {
+	for i := 0; i < len(refs); {
+		var number uint32
+		number, i = ref(refs, i)
 		m := &s.pairs[number]
 		if m.epoch != s.epoch {
 			s.mark2(l, number)

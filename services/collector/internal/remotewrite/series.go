@@ -1,6 +1,7 @@
 package remotewrite
 
 import (
+	"encoding/binary"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -33,16 +34,26 @@ var _ deliver.Series = (*Series)(nil)
 type lists struct {
 	symbols []string
 	pairs   []pair
-	refs    []uint32 // numbers of pairs, series after series
-	series  []entry
+	pages   []page // full ones
+	last    page   // series behind those
 	metas   []meta
 }
+
+// A page is so many series, or less. There are millions, and a list of all would
+// be moved again and again as it grows.
+type page struct {
+	series []entry
+	refs   []byte // numbers of pairs as varints, series after series
+}
+
+const pageSeries = 1 << 10
 
 // A pair is a label: the symbols of its name and value.
 type pair struct{ name, value uint32 }
 
-// An entry is one series: its pairs are refs[at:at+n].
-type entry struct{ at, n, meta uint32 }
+// An entry is one series: the end of its pairs in refs, which begin where those of
+// the series before end.
+type entry struct{ end, meta uint32 }
 
 // meta is the metadata of a family. The first one of all is that of a series
 // without.
@@ -65,11 +76,50 @@ func NewSeries() *Series {
 func (s *Series) Add(ls labels.Labels, m *metadata.Metadata) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := len(s.all.refs)
+	p := &s.all.last
+	if p.series == nil {
+		p.series = make([]entry, 0, pageSeries)
+	}
 	ls.Range(func(l labels.Label) {
-		s.all.refs = append(s.all.refs, s.pair(pair{s.symbol(l.Name), s.symbol(l.Value)}))
+		p.refs = binary.AppendUvarint(p.refs, uint64(s.pair(pair{s.symbol(l.Name), s.symbol(l.Value)})))
 	})
-	s.all.series = append(s.all.series, entry{uint32(at), uint32(len(s.all.refs) - at), s.meta(m)})
+	p.series = append(p.series, entry{uint32(len(p.refs)), s.meta(m)})
+	if len(p.series) == pageSeries {
+		s.all.pages = append(s.all.pages, *p)
+		s.all.last = page{refs: make([]byte, 0, len(p.refs))} // the next one is mostly as large
+	}
+}
+
+// at is a series: the numbers of its pairs, and that of its metadata.
+func (l *lists) at(index uint32) (refs []byte, meta uint32) {
+	p := &l.last
+	if n := int(index / pageSeries); n < len(l.pages) {
+		p = &l.pages[n]
+	}
+	i := index % pageSeries
+	from := uint32(0)
+	if i > 0 {
+		from = p.series[i-1].end
+	}
+	e := p.series[i]
+	return p.refs[from:e.end], e.meta
+}
+
+// ref is the number at i in refs, and where the next one is. Most are of two
+// bytes: this is inlined, and is what makes them as good as an array.
+func ref(refs []byte, i int) (number uint32, next int) {
+	if refs[i] < 0x80 {
+		return uint32(refs[i]), i + 1
+	}
+	if refs[i+1] < 0x80 {
+		return uint32(refs[i]&0x7f) | uint32(refs[i+1])<<7, i + 2
+	}
+	return longRef(refs, i)
+}
+
+func longRef(refs []byte, i int) (number uint32, next int) {
+	v, n := binary.Uvarint(refs[i:])
+	return uint32(v), i + n
 }
 
 // lists are those of now.

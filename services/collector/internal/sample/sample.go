@@ -18,11 +18,12 @@ import (
 // what it knows of it. It is immutable but for Ref and
 // Number.
 type Series struct {
-	// Labels are the final labels, sorted, the metric name included.
-	Labels labels.Labels
+	// Own are the final labels without those in Common, sorted: mostly the metric
+	// name is among them. Producers of one program can share them.
+	Own labels.Labels
 
-	// Hash is Labels.Hash().
-	Hash uint64
+	// Common are the rest of the labels; nil when Own has all.
+	Common *Common
 
 	// Meta is the HELP, TYPE and UNIT of the metric family, nil when the
 	// producer told none.

@@ -180,35 +180,53 @@ func BenchmarkFirst(b *testing.B) {
 }
 
 // BenchmarkIdle measures what an open producer holds between collections: one
-// that was never collected, and one of 200 series.
+// that was never collected, one of 200 series that all others have as well, but
+// for the producer's own labels, and one of 200 that no other has.
 func BenchmarkIdle(b *testing.B) {
-	for _, series := range []int{0, 200} {
-		b.Run(fmt.Sprint(series, " series"), func(b *testing.B) {
-			const producers = 500
-			for b.Loop() {
-				s := scrape.New(scrape.Config{Sink: &discard{}, DialContext: presetDial(realistic(series))})
-				var before, after runtime.MemStats
-				runtime.GC()
-				runtime.ReadMemStats(&before)
-				for i := range producers {
-					a := producer()
-					a.ProducerID = assignment.ProducerID(fmt.Sprint("p", i))
-					c, err := s.Open(a)
-					if err != nil {
-						b.Fatal(err)
-					}
-					if series > 0 {
-						c.Collect(b.Context(), time.Now())
-						s.Close()
-					}
-				}
-				runtime.GC()
-				runtime.GC() // what sync.Pools keep, too
-				runtime.ReadMemStats(&after)
-				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/producers, "B/producer")
-				runtime.KeepAlive(s)
-			}
+	b.Run("0 series", func(b *testing.B) { benchIdle(b, 0, func(string) string { return "" }) })
+	b.Run("200 series", func(b *testing.B) {
+		benchIdle(b, 200, func(string) string { return realistic(200) })
+	})
+	b.Run("200 series of its own", func(b *testing.B) {
+		benchIdle(b, 200, func(address string) string {
+			return strings.ReplaceAll(realistic(200), "things", address[:5])
 		})
+	})
+}
+
+func benchIdle(b *testing.B, series int, body func(address string) string) {
+	b.Helper()
+	const producers = 500
+	for b.Loop() {
+		s := scrape.New(scrape.Config{Sink: &discard{}, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return presetDial(body(address))(ctx, network, address)
+		}})
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for i := range producers {
+			a := producer()
+			a.ProducerID = assignment.ProducerID(fmt.Sprint("p", i))
+			a.Endpoint = fmt.Sprintf("http://h%04d:9100/metrics", i)
+			c, err := s.Open(a)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if series > 0 {
+				if result := c.Collect(b.Context(), time.Now()); result.Samples != series {
+					b.Fatalf("%+v", result)
+				}
+				s.Close()
+			}
+		}
+		runtime.GC()
+		runtime.GC() // what sync.Pools keep, too
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/producers, "B/producer")
+		if series > 0 {
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/producers/float64(series), "B/series")
+		}
+		runtime.KeepAlive(s)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestCollectStoresSamplesAndReport(t *testing.T) {
 		equal(t, lines(again, at), want)
 		for i := range again {
 			if again[i].Series != samples[i].Series {
-				t.Errorf("another Series for %s", again[i].Series.Labels)
+				t.Errorf("another Series for %s", again[i].Series.Labels())
 			}
 		}
 	})

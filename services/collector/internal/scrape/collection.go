@@ -75,18 +75,21 @@ func (c *Collection) Update(a *assignment.Assignment) error {
 		return err
 	}
 	old := c.target.Load()
+	if labels.Equal(t.set, old.set) {
+		t.common = old.common
+	}
 	c.target.Store(t)
 	if t.sameSeries(old) {
 		return nil
 	}
-	known := len(c.cache.tracks)
+	known := c.cache.count()
 	c.cache.forget()
 	if !labels.Equal(t.set, old.set) {
 		c.report.retire(&c.cache)
 		c.report = c.scraper.newReport(t)
 		c.report.adopt(&c.cache)
 	}
-	c.scraper.metrics.series.Add(float64(len(c.cache.tracks) - known))
+	c.scraper.metrics.series.Add(float64(c.cache.count() - known))
 	return nil
 }
 
@@ -118,16 +121,17 @@ func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failu
 		// Between the end of the pull and here.
 		f = interrupted(ctx, ctx, ctx.Err())
 	}
-	known := len(c.cache.tracks)
+	known := c.cache.count()
 	keep := kept(f)
 	c.settle(sc, f, keep)
+	s.rise(sc)
 	took := time.Since(start)
 	if keep && (f == nil || !f.cancelled) {
 		if err := c.store(ctx, at.UnixMilli(), took, sc, f); err != nil {
 			f = unstored(f, err)
 		}
 	}
-	s.metrics.series.Add(float64(len(c.cache.tracks) - known))
+	s.metrics.series.Add(float64(c.cache.count() - known))
 
 	result := schedule.Result{
 		Start: start, Duration: took, Samples: sc.samples, BodyBytes: ans.size, Identity: ans.identity,
@@ -161,6 +165,7 @@ func (c *Collection) fetch(ctx context.Context, at time.Time, sc *scratch) (answ
 
 // reading is a pass that begins.
 func (c *Collection) reading(sc *scratch, t *target, at time.Time) *reading {
+	c.scraper.sit(sc)
 	return &reading{
 		scratch: sc, target: t, cache: &c.cache, families: &c.families, reserved: c.report[:],
 		budget: &c.scraper.budget, at: at.UnixMilli(), latest: time.Now().Add(maxAhead).UnixMilli(),
@@ -219,7 +224,9 @@ func (c *Collection) settle(sc *scratch, f *failure, keep bool) {
 		c.cache.accept(sc)
 		return
 	}
-	c.cache.reject(sc)
+	if sc.tables != nil { // there was something to read
+		c.cache.reject(sc)
+	}
 	clear(sc.batch.Samples)
 	sc.batch.Samples = sc.batch.Samples[:0]
 	if f != nil && !f.cancelled {
@@ -259,7 +266,7 @@ func (c *Collection) store(ctx context.Context, at int64, took time.Duration, sc
 // vanish adds the stale markers that are owed: those of series that are not
 // among the samples of this pass.
 func (c *Collection) vanish(b *sample.Batch, at int64, seen bool) (stale int) {
-	for _, tr := range c.cache.tracks {
+	for tr := range c.cache.tracks {
 		if c.cache.vanished(tr, seen, at) {
 			b.Samples = append(b.Samples, sample.Sample{Series: tr.series, Time: at, Value: staleNaN()})
 			stale++
@@ -286,7 +293,7 @@ func (c *Collection) End(at time.Time, stale bool) {
 		}
 		c.bury(&sc.batch, n)
 	}
-	s.metrics.series.Sub(float64(len(c.cache.tracks)))
+	s.metrics.series.Sub(float64(c.cache.count()))
 	c.cache = cache{}
 	c.families.drop()
 }
@@ -304,17 +311,4 @@ func (c *Collection) bury(b *sample.Batch, n int) {
 		return
 	}
 	s.metrics.staleMarkers.Add(float64(n))
-}
-
-func (s *Scraper) scratch() *scratch {
-	if sc, ok := s.scratches.Get().(*scratch); ok {
-		return sc
-	}
-	return newScratch(&s.texts)
-}
-
-func (s *Scraper) release(sc *scratch) {
-	s.budget.give(sc.charged)
-	sc.reset()
-	s.scratches.Put(sc)
 }

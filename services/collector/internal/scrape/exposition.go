@@ -8,7 +8,6 @@ import (
 	"mime"
 	"time"
 
-	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/textparse"
 
@@ -22,49 +21,6 @@ const maxAhead = 10 * time.Minute
 
 // maxHelp bounds the HELP of one family, in bytes.
 const maxHelp = 16 << 10
-
-// A scratch is what one collection needs while it runs.
-type scratch struct {
-	texts   *texts // the scraper's
-	batch   sample.Batch
-	fresh   []fresh
-	index   map[labels.Labels]*track
-	indexed bool
-
-	// layout is that of this pass, when it was sent.
-	layout *layout
-
-	builder  *labels.Builder
-	exposed  labels.Labels
-	exemplar exemplar.Exemplar
-
-	// charged is what the batch's histograms and exemplars have of the budget.
-	charged int64
-
-	// Counts of the running pass.
-	samples, dropped, added, duplicates, ahead, badExemplars int
-}
-
-func newScratch(t *texts) *scratch {
-	return &scratch{texts: t, index: map[labels.Labels]*track{}, builder: labels.NewBuilder(labels.EmptyLabels())}
-}
-
-// reset drops all that a collection has left, and what it points to.
-func (sc *scratch) reset() {
-	clear(sc.batch.Samples)
-	clear(sc.fresh)
-	if sc.indexed {
-		clear(sc.index)
-	}
-	sc.builder.Reset(labels.EmptyLabels())
-	*sc = scratch{
-		texts:   sc.texts,
-		batch:   sample.Batch{Samples: sc.batch.Samples[:0]},
-		fresh:   sc.fresh[:0],
-		index:   sc.index,
-		builder: sc.builder,
-	}
-}
 
 // A reading is one pass over one exposition.
 type reading struct {
@@ -265,7 +221,7 @@ func (r *reading) sample(raw []byte, stamp *int64, v float64, extra *sample.Extr
 	if r.target.assignment.IgnoreTimestamps {
 		stamp = nil
 	}
-	tr := r.cache.find(raw)
+	tr := r.cache.find(raw, r.scratch)
 	if tr == nil {
 		var f *failure
 		if tr, f = r.newSeries(raw); f != nil {

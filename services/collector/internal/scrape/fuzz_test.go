@@ -120,7 +120,7 @@ func fuzzExposition(f *testing.F) func(t *testing.T, body []byte, contentType st
 		live := map[string]bool{}
 		for _, one := range again[:len(again)-reports] {
 			if one.Time == again[len(again)-1].Time {
-				live[one.Series.Labels.String()] = true
+				live[one.Series.Labels().String()] = true
 			}
 		}
 		last, _ := collect(page{contentType: "text/plain"})

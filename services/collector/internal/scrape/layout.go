@@ -85,7 +85,7 @@ func (r *reading) newLayout(id []byte, m *producerv1.Layout) (*layout, *failure)
 			return nil, fail(schedule.ReasonTooLarge, "series of more than %d bytes", r.target.limits.BodyBytes)
 		}
 		r.family = l.families[m.GetSeriesFamilies()[i]]
-		tr := r.cache.find(spelling)
+		tr := r.cache.find(spelling, r.scratch)
 		if tr == nil {
 			r.expose(m, i, mine)
 			var f *failure

@@ -31,7 +31,7 @@ func TestExemplars(t *testing.T) {
 		for _, s := range samples {
 			if s.Extra != nil {
 				e := s.Extra.Exemplars[0]
-				got[s.Series.Labels.Get("x")] = fmt.Sprint(e.Labels, e.Value, e.Ts, e.HasTs)
+				got[s.Series.Labels().Get("x")] = fmt.Sprint(e.Labels, e.Value, e.Ts, e.HasTs)
 			}
 		}
 		want := map[string]string{
@@ -57,7 +57,7 @@ func TestMetadata(t *testing.T) {
 		meta := func(samples []sample.Sample) map[string]string {
 			all := map[string]string{}
 			for _, s := range samples {
-				name := s.Series.Labels.Get("__name__")
+				name := s.Series.Labels().Get("__name__")
 				if m := s.Series.Meta; m != nil && !strings.HasPrefix(name, "scrape_") && name != "up" {
 					all[name] = fmt.Sprint(m.Type, "|", m.Unit, "|", m.Help)
 				}
@@ -83,7 +83,7 @@ func TestMetadata(t *testing.T) {
 			t.Errorf("stale: %q", got)
 		}
 		for _, s := range first {
-			if s.Series.Labels.Get("__name__") == "a_total" && s.Series.Meta.Help != `Help "a".` {
+			if s.Series.Labels().Get("__name__") == "a_total" && s.Series.Meta.Help != `Help "a".` {
 				t.Error("a Series that was handed out has changed")
 			}
 		}

@@ -89,8 +89,8 @@ func checkFailed(t *testing.T, result schedule.Result, batch []sample.Sample) {
 	t.Helper()
 	up := math.NaN()
 	for _, s := range batch {
-		name := s.Series.Labels.Get("__name__")
-		if name == "up" && s.Series.Labels.Get("instance") == "node1:9100" {
+		name := s.Series.Labels().Get("__name__")
+		if name == "up" && s.Series.Labels().Get("instance") == "node1:9100" {
 			up = s.Value
 		}
 	}

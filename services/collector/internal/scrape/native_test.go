@@ -93,7 +93,7 @@ func (z *zoo) live(step int) {
 func full(samples []sample.Sample, at time.Time) []string {
 	all := lines(samples, at)
 	for _, s := range samples {
-		line := s.Series.Labels.String()
+		line := s.Series.Labels().String()
 		if m := s.Series.Meta; m != nil {
 			line += fmt.Sprintf(" meta %s %q %q", m.Type, m.Unit, m.Help)
 		}

@@ -78,8 +78,8 @@ func TestHostileProducersHurtNobodyElse(t *testing.T) {
 				if one.Time <= from.UnixMilli() || one.Time > to.UnixMilli() {
 					continue
 				}
-				who := one.Series.Labels.Get("producer")
-				switch name := one.Series.Labels.Get("__name__"); {
+				who := one.Series.Labels().Get("producer")
+				switch name := one.Series.Labels().Get("__name__"); {
 				case name == "up" && one.Value == 1:
 					up[who]++
 				case name == "up":

@@ -46,7 +46,7 @@ func (r *reading) newTrack(raw []byte) (*track, *failure) {
 	if !set.Has(model.MetricNameLabel) || !set.IsValid(model.UTF8Validation) {
 		return nil, fail(schedule.ReasonMalformed, "a bad name of a metric or label: %s", shown(raw))
 	}
-	tr, added := r.cache.add(raw, set, r.reserved, r.scratch)
+	tr, added := r.cache.add(raw, set, r.target, r.reserved, r.scratch)
 	if added {
 		r.added++
 		if r.covered(tr) {
@@ -75,7 +75,7 @@ func (r *reading) covered(tr *track) bool {
 	if r.family == nil {
 		return false
 	}
-	return r.family.covers(tr.series.Labels.Get(model.MetricNameLabel))
+	return r.family.covers(tr.series.Get(model.MetricNameLabel))
 }
 
 // parseLabels is the parser's Labels, into exposed.
@@ -95,7 +95,7 @@ func (r *reading) describe(tr *track) {
 	if r.family == nil || tr.series.Meta == r.family.meta || !r.covered(tr) {
 		return
 	}
-	tr.series = &sample.Series{Labels: tr.series.Labels, Hash: tr.series.Hash, Meta: r.family.meta}
+	tr.series = &sample.Series{Own: tr.series.Own, Common: tr.series.Common, Meta: r.family.meta}
 }
 
 // shown is a spelling for people: the protobuf parser separates by a byte that

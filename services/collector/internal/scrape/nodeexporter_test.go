@@ -79,7 +79,7 @@ func checkNodeExporter(t *testing.T, samples []sample.Sample, first bool) {
 	t.Helper()
 	nodes, described := 0, 0
 	for _, s := range samples {
-		name := s.Series.Labels.Get("__name__")
+		name := s.Series.Labels().Get("__name__")
 		if strings.HasPrefix(name, "node_") {
 			nodes++
 			if s.Series.Meta != nil && s.Series.Meta.Help != "" && s.Series.Meta.Type != "" {
@@ -87,7 +87,7 @@ func checkNodeExporter(t *testing.T, samples []sample.Sample, first bool) {
 			}
 			// The kernel's own series come and go; these stay.
 			if isStale(s) && (strings.HasPrefix(name, "node_memory_") || strings.HasPrefix(name, "node_cpu_") || strings.HasPrefix(name, "node_load")) {
-				t.Errorf("stale: %s", s.Series.Labels)
+				t.Errorf("stale: %s", s.Series.Labels())
 			}
 		}
 		if name == "up" && s.Value != 1 {

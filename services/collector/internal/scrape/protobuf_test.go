@@ -48,7 +48,7 @@ func native(n int) string {
 // described shows a sample with all it has.
 func described(s sample.Sample) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s", s.Series.Labels)
+	fmt.Fprintf(&b, "%s", s.Series.Labels())
 	switch e := s.Extra; {
 	case e != nil && e.Histogram != nil:
 		fmt.Fprintf(&b, " int %s hint %d", e.Histogram, e.Histogram.CounterResetHint)
@@ -127,8 +127,8 @@ func TestProtobuf(t *testing.T) {
 		})
 		meta := map[string]string{}
 		for _, s := range samples {
-			if m := s.Series.Meta; m != nil && !strings.HasPrefix(s.Series.Labels.Get("__name__"), "scrape_") {
-				meta[s.Series.Labels.Get("__name__")] = fmt.Sprint(m.Type, " ", m.Unit, " ", m.Help)
+			if m := s.Series.Meta; m != nil && !strings.HasPrefix(s.Series.Labels().Get("__name__"), "scrape_") {
+				meta[s.Series.Labels().Get("__name__")] = fmt.Sprint(m.Type, " ", m.Unit, " ", m.Help)
 			}
 		}
 		for name, want := range map[string]string{
@@ -213,7 +213,7 @@ func TestBetweenFormats(t *testing.T) {
 		equal(t, r.good(c), []string{series("a") + " 1", series("b", "c", "d") + " 4", series(`b{c=\"d\"}`) + " stale"})
 		r.typed(protobuf, messages(`name: "a" type: HISTOGRAM metric { histogram { `+native(1)+` } }`))
 		samples, _, _ := r.collect(c)
-		if len(samples) != 7 || samples[0].Extra == nil || samples[1].Series.Labels.Get("__name__") != "b" {
+		if len(samples) != 7 || samples[0].Extra == nil || samples[1].Series.Labels().Get("__name__") != "b" {
 			t.Errorf("%v, want a histogram for a, and b stale", describedAll(samples))
 		}
 	})

@@ -147,7 +147,7 @@ func TestSeriesAreRelabeled(t *testing.T) {
 func reportIs(t *testing.T, samples []sample.Sample, name string, want float64) {
 	t.Helper()
 	for _, s := range samples {
-		if s.Series.Labels.Get("__name__") == name && s.Value != want {
+		if s.Series.Labels().Get("__name__") == name && s.Value != want {
 			t.Errorf("%s is %v, want %v", name, s.Value, want)
 		}
 	}
@@ -253,11 +253,11 @@ func TestColumnsAreRelabeled(t *testing.T) {
 				t.Fatalf("step %d: columns\n%s\nprotobuf\n%s", step, strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			for _, s := range two {
-				if s.Series.Labels.Get("__name__") == "scrape_samples_post_metric_relabeling" {
+				if s.Series.Labels().Get("__name__") == "scrape_samples_post_metric_relabeling" {
 					dropped += float64(result.Samples) - s.Value
 				}
-				if s.Series.Labels.Get("path") == "/" && setup.Series != nil && !value.IsStaleNaN(s.Value) {
-					t.Fatalf("step %d: %s is not dropped", step, s.Series.Labels)
+				if s.Series.Labels().Get("path") == "/" && setup.Series != nil && !value.IsStaleNaN(s.Value) {
+					t.Fatalf("step %d: %s is not dropped", step, s.Series.Labels())
 				}
 			}
 			time.Sleep(15 * time.Second)

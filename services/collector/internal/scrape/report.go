@@ -46,12 +46,16 @@ func reportMeta() (names [reportSeries]string, metas [reportSeries]*metadata.Met
 // newReport makes the synthetic series of a target.
 func (s *Scraper) newReport(t *target) (r report) {
 	b := labels.NewBuilder(t.set)
+	var split labels.ScratchBuilder
 	for i, name := range s.reportNames {
 		b.Reset(t.set)
-		set := b.Set(model.MetricNameLabel, name).Labels()
+		own, common := t.common.Split(b.Set(model.MetricNameLabel, name).Labels(), &split)
+		if common != nil {
+			own = s.texts.shareLabels(own)
+		}
 		r[i] = &track{
 			reserved: true,
-			series:   &sample.Series{Labels: set, Hash: set.Hash(), Meta: s.reportMetas[i]},
+			series:   &sample.Series{Own: own, Common: common, Meta: s.reportMetas[i]},
 		}
 	}
 	return r
@@ -77,8 +81,8 @@ func (r *report) write(b *sample.Batch, at int64, up bool, duration time.Duratio
 func (r *report) retire(c *cache) {
 	for _, tr := range r {
 		if tr.live {
-			tr.reserved = false
-			c.tracks = append(c.tracks, tr)
+			tr.reserved, tr.lost = false, true
+			c.lost = append(c.lost, tr)
 		}
 	}
 }
@@ -87,8 +91,9 @@ func (r *report) retire(c *cache) {
 // marker for them would end what the report says.
 func (r *report) adopt(c *cache) {
 	for i, mine := range r {
+		set := mine.series.Labels()
 		c.keep(func(tr *track) bool {
-			if !labels.Equal(tr.series.Labels, mine.series.Labels) {
+			if !labels.Equal(tr.series.Labels(), set) {
 				return true
 			}
 			r[i].live = tr.live

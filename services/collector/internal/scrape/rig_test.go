@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
@@ -61,19 +62,17 @@ func checkBatch(t testing.TB, b *sample.Batch) {
 	}
 	seen := map[point]bool{}
 	for _, s := range b.Samples {
-		p := point{string(s.Series.Labels.Bytes(nil)), s.Time}
+		set := s.Series.Labels()
+		p := point{string(set.Bytes(nil)), s.Time}
 		if seen[p] {
-			t.Errorf("two samples of %s at %d in one batch", s.Series.Labels, s.Time)
+			t.Errorf("two samples of %s at %d in one batch", set, s.Time)
 		}
 		seen[p] = true
-		if s.Series.Hash != s.Series.Labels.Hash() {
-			t.Errorf("hash of %s is not its own", s.Series.Labels)
+		if sorted := labels.FromMap(set.Map()); !labels.Equal(set, sorted) {
+			t.Errorf("%s is not in the order of its names, or has one twice", set)
 		}
-		if name, twice := s.Series.Labels.HasDuplicateLabelNames(); twice {
-			t.Errorf("label %s twice in %s", name, s.Series.Labels)
-		}
-		if s.Series.Labels.Get("__name__") == "" {
-			t.Errorf("no name in %s", s.Series.Labels)
+		if s.Series.Get("__name__") == "" {
+			t.Errorf("no name in %s", set)
 		}
 	}
 }
@@ -98,11 +97,11 @@ func (s *sink) take() [][]sample.Sample {
 func lines(samples []sample.Sample, at time.Time) []string {
 	var all []string
 	for _, s := range samples {
-		line := s.Series.Labels.String() + " "
+		line := s.Series.Labels().String() + " "
 		switch {
 		case value.IsStaleNaN(s.Value):
 			line += "stale"
-		case s.Series.Labels.Get("__name__") == "scrape_duration_seconds":
+		case s.Series.Labels().Get("__name__") == "scrape_duration_seconds":
 			line += "_"
 		case math.IsNaN(s.Value):
 			line += "NaN"

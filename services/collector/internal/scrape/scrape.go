@@ -106,7 +106,8 @@ type Scraper struct {
 	zstdOnce     sync.Once
 	zstd         *zstd.Decoder // made by zstdOnce
 	scratches    sync.Pool     // of *scratch
-	columns      sync.Pool     // of *columns
+	desk         desk
+	columns      sync.Pool // of *columns
 	texts        texts
 	writeTimeout time.Duration
 	logger       *slog.Logger
@@ -134,6 +135,7 @@ func New(cfg Config) *Scraper {
 		metrics:      cfg.Metrics,
 		userAgent:    []string{cfg.UserAgent},
 		open:         map[assignment.ProducerID]*Collection{},
+		desk:         newDesk(),
 	}
 	s.Configure(cfg.Setup)
 	s.reportNames, s.reportMetas = reportMeta()

@@ -16,7 +16,7 @@ import (
 func starts(samples []sample.Sample) (all []string) {
 	for _, s := range samples {
 		if s.Start != 0 {
-			all = append(all, fmt.Sprint(s.Series.Labels.Get("__name__"), " ", s.Start))
+			all = append(all, fmt.Sprint(s.Series.Labels().Get("__name__"), " ", s.Start))
 		}
 	}
 	slices.Sort(all)

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 	"github.com/rollcall-metrics/rollcall/services/internal/assignment"
 	"github.com/rollcall-metrics/rollcall/services/internal/endpoint"
 )
@@ -27,9 +28,10 @@ type target struct {
 	access     access
 
 	// labels are put on every series: those of the assignment, job and
-	// instance; sorted by name. set is the same.
+	// instance; sorted by name. set and common are the same.
 	labels []labels.Label
 	set    labels.Labels
+	common *sample.Common
 
 	// series relabel what is exposed.
 	series []*relabel.Config
@@ -71,7 +73,9 @@ func compile(a *assignment.Assignment, setup *Setup) (*target, error) {
 	if err := checkSizes(t.set, t.limits); err != nil {
 		return nil, err
 	}
+	t.labels = make([]labels.Label, 0, t.set.Len())
 	t.set.Range(func(l labels.Label) { t.labels = append(t.labels, l) })
+	t.common = sample.NewCommon(t.labels)
 	return t, nil
 }
 

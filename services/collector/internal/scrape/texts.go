@@ -1,6 +1,10 @@
 package scrape
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
 
 // texts lets producers share equal strings: those of one program write the same
 // series and families. It is bounded: when it is full it begins anew, and what
@@ -8,7 +12,8 @@ import "sync"
 type texts struct {
 	mu    sync.Mutex
 	known map[string]string
-	size  int // bytes
+	sets  map[labels.Labels]labels.Labels
+	size  int // bytes of both
 }
 
 const (
@@ -33,10 +38,31 @@ func (t *texts) share(text []byte) string {
 	if s, ok := t.known[string(text)]; ok {
 		return s
 	}
-	if t.size += len(text) + textCost; t.known == nil || t.size > maxTexts {
-		t.known, t.size = map[string]string{}, len(text)+textCost
-	}
+	t.grow(len(text))
 	s := string(text)
 	t.known[s] = s
 	return s
+}
+
+// shareLabels is share for labels.
+func (t *texts) shareLabels(ls labels.Labels) labels.Labels {
+	size := int(ls.ByteSize())
+	if size > maxSharedText {
+		return ls
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s, ok := t.sets[ls]; ok {
+		return s
+	}
+	t.grow(size)
+	t.sets[ls] = ls
+	return ls
+}
+
+// grow makes room for one more of so many bytes.
+func (t *texts) grow(n int) {
+	if t.size += n + textCost; t.known == nil || t.size > maxTexts {
+		t.known, t.sets, t.size = map[string]string{}, map[labels.Labels]labels.Labels{}, n+textCost
+	}
 }

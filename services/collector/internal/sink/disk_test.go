@@ -133,7 +133,7 @@ func (f *feed) want(t *testing.T, store *sink.TSDB) {
 	all := read(t, store, "fed")
 	for _, s := range f.series {
 		has := map[int64]bool{}
-		for _, p := range all[s.Labels.String()] {
+		for _, p := range all[s.Labels().String()] {
 			has[p.Time] = true
 		}
 		lost := 0
@@ -143,7 +143,7 @@ func (f *feed) want(t *testing.T, store *sink.TSDB) {
 			}
 		}
 		if lost > 0 {
-			t.Fatalf("%s: %d of %d acknowledged samples are lost", s.Labels, lost, len(f.acked))
+			t.Fatalf("%s: %d of %d acknowledged samples are lost", s.Labels(), lost, len(f.acked))
 		}
 	}
 }

@@ -41,7 +41,7 @@ func open(t testing.TB, cfg sink.TSDBConfig) *sink.TSDB {
 
 func series(pairs ...string) *sample.Series {
 	ls := labels.FromStrings(pairs...)
-	return &sample.Series{Labels: ls, Hash: ls.Hash()}
+	return &sample.Series{Own: ls}
 }
 
 func batch(samples ...sample.Sample) *sample.Batch { return &sample.Batch{Samples: samples} }

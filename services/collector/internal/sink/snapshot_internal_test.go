@@ -22,7 +22,7 @@ func TestASnapshotOfAStoreThatBreaksIsNotKept(t *testing.T) {
 	}
 	defer store.Close()
 	ls := labels.FromStrings("__name__", "a")
-	one := sample.Sample{Series: &sample.Series{Labels: ls, Hash: ls.Hash()}, Time: time.Now().UnixMilli(), Value: 1}
+	one := sample.Sample{Series: &sample.Series{Own: ls}, Time: time.Now().UnixMilli(), Value: 1}
 	if err := store.Write(t.Context(), &sample.Batch{Samples: []sample.Sample{one}}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,10 @@ import (
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/sample"
 )
@@ -133,7 +135,7 @@ func (t *TSDB) commit(o *opened, seen *tally, b *sample.Batch, latest int64) (Re
 			continue
 		}
 		if err := o.appendSample(app, seen, s); err != nil && !refused.add(err) {
-			return Refused{}, errors.Join(fmt.Errorf("series %s: %w", s.Series.Labels, err), app.Rollback())
+			return Refused{}, errors.Join(fmt.Errorf("series %s: %w", s.Series.Labels(), err), app.Rollback())
 		}
 	}
 	if err := app.Commit(); err != nil {
@@ -145,13 +147,12 @@ func (t *TSDB) commit(o *opened, seen *tally, b *sample.Batch, latest int64) (Re
 // appendSample puts one sample into the transaction and remembers the store's
 // reference of its series.
 func (o *opened) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sample) error {
-	// A reference whose series is gone from the head is as good as none: the
-	// store then finds or makes the series by its labels, and says the new one.
 	known := o.ref(s.Series)
-	ref := known
+	ref, ls := known, labels.EmptyLabels()
 	if ref == 0 {
+		ls = s.Series.Labels()
 		if g, ok := app.(storage.GetRef); ok {
-			ref, _ = g.GetRef(s.Series.Labels, s.Series.Hash)
+			ref, _ = g.GetRef(ls, ls.Hash())
 		}
 	}
 	mine := tallyOf(ref, s)
@@ -169,7 +170,13 @@ func (o *opened) appendSample(app storage.AppenderV2, seen *tally, s *sample.Sam
 		h, fh = owned(e.Histogram), owned(e.FloatHistogram)
 		opts.Exemplars = stamped(e.Exemplars, s.Time)
 	}
-	got, err := app.Append(ref, s.Series.Labels, 0, s.Time, s.Value, h, fh, opts)
+	got, err := app.Append(ref, ls, 0, s.Time, s.Value, h, fh, opts)
+	if known != 0 && errors.Is(err, tsdb.ErrInvalidSample) {
+		// A reference whose series is gone from the head is as good as none: the
+		// store finds or makes the series by its labels, and says the new one.
+		// They are made for this only.
+		got, err = app.Append(ref, s.Series.Labels(), 0, s.Time, s.Value, h, fh, opts)
+	}
 	if got == 0 {
 		return blame(err, h, fh)
 	}
