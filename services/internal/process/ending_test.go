@@ -161,8 +161,8 @@ func TestNoAnswerIsCutOff(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				serveHTTP(t, process.SecureHTTP(g.guarded, i.Server(g.refusals)))
-				pair, _ := lasting(t, a, 9*time.Minute+30*time.Second)
+				serveHTTP(t, process.SecureHTTP(g.guarded, i.Server(g.refusals)), func() {})
+				pair, _ := lasting(t, a, 14*time.Minute+30*time.Second)
 				shown, dials := client(t, pair, a), 0
 				shown.NextProtos = []string{protocol}
 				transport := &http.Transport{
@@ -182,23 +182,6 @@ func TestNoAnswerIsCutOff(t *testing.T) {
 			})
 		})
 	}
-}
-
-// serveHTTP serves on lis until the test ends.
-func serveHTTP(t *testing.T, lis net.Listener) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() {
-		web := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
-		served <- process.ServeHTTP(ctx, web, lis, time.Millisecond, slog.New(slog.DiscardHandler))
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // protocolOf makes a request and returns the major version of its answer.

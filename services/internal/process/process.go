@@ -106,6 +106,14 @@ func stopGRPC(srv *grpc.Server, grace time.Duration) {
 	}
 }
 
+const (
+	// maxAnswer is how long an answer over HTTP may take; a query may take two minutes.
+	maxAnswer = 3 * time.Minute
+
+	// maxRest is how long a connection is kept between two requests.
+	maxRest = 2 * time.Minute
+)
+
 // ServeHTTP serves on lis until ctx ends, then drains for at most grace.
 func ServeHTTP(ctx context.Context, handler http.Handler, lis net.Listener, grace time.Duration, logger *slog.Logger) error {
 	srv := &http.Server{
@@ -113,8 +121,8 @@ func ServeHTTP(ctx context.Context, handler http.Handler, lis net.Listener, grac
 		ConnContext:       withGuarded,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
-		WriteTimeout:      3 * time.Minute, // a query may take two
-		IdleTimeout:       2 * time.Minute,
+		WriteTimeout:      maxAnswer,
+		IdleTimeout:       maxRest,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
@@ -148,9 +156,10 @@ func withGuarded(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // lastRequests is how long before its end a connection is let go of with each
-// request. It is a minute longer than one is kept between two requests: no answer
-// that takes less is cut off by the end of a certificate that has been renewed.
-const lastRequests = 3 * time.Minute
+// request. Who asks before that, waits for the answer and asks again on the same
+// connection still has time for an answer: none is cut off by the end of a
+// certificate that has been renewed.
+const lastRequests = maxAnswer + maxRest + maxAnswer
 
 // letGo has clients whose certificate ends soon come back on a new connection.
 func letGo(next http.Handler) http.Handler {
