@@ -46,6 +46,13 @@ func (s *Set[M]) HashOf(id ProducerID) (Hash, bool) {
 	return h.hash, ok
 }
 
+// Grow makes room for that many members where there are none yet.
+func (s *Set[M]) Grow(count int) {
+	if len(s.members) == 0 && count > 0 {
+		s.members = make(map[ProducerID]hashed[M], count)
+	}
+}
+
 // Put adds a member, or replaces the one with its id.
 func (s *Set[M]) Put(m M) {
 	if s.members == nil {

@@ -113,6 +113,7 @@ func TestSetForgetsItsHistory(t *testing.T) {
 				}
 				delete(want, id)
 			},
+			"grow": func(t *rapid.T) { s.Grow(rapid.IntRange(0, 9).Draw(t, "room")) },
 			"clone": func(*rapid.T) {
 				originals = append(originals, pair{s, maps.Clone(want)})
 				s = s.Clone()

@@ -219,15 +219,20 @@ func (m *Membership) seal(ctx context.Context, s *snapshot.Sealed, had snapshot.
 }
 
 // apply has the runner follow, and writes an entry to the log: in this order, for
-// a first collection need not wait for the disk. A crash in between resumes the
-// set before, which nobody was told of as gone. A log that fails keeps nothing
-// from being applied.
+// a first collection need not wait for the disk, or both at once where they take
+// long. A crash in between resumes the set before, which nobody was told of as
+// gone, or the sealed one. A log that fails keeps nothing from being applied.
 func (m *Membership) apply(ctx context.Context, e Entry, upserts []*assignment.Assignment, v *guard.Verdict) {
-	if len(upserts) > 0 || len(v.Released) > 0 {
+	e.Held, e.Released = append(e.Held, v.Held...), v.EndedIDs()
+	var changing sync.WaitGroup
+	switch {
+	case len(upserts) >= many:
+		changing.Go(func() { m.Runner.Change(upserts, v.Released) })
+	case len(upserts) > 0 || len(v.Released) > 0:
 		m.Runner.Change(upserts, v.Released)
 	}
-	e.Held, e.Released = append(e.Held, v.Held...), v.EndedIDs()
 	m.persist(ctx, e)
+	changing.Wait()
 	for _, ended := range v.Ended {
 		m.Metrics.Releases.WithLabelValues(string(ended.Reason)).Inc()
 	}
@@ -239,6 +244,10 @@ func (m *Membership) apply(ctx context.Context, e Entry, upserts []*assignment.A
 	}
 	m.observe()
 }
+
+// many is from how many upserts on the runner and the log are worth a goroutine
+// each.
+const many = 1000
 
 func (m *Membership) persist(ctx context.Context, e Entry) {
 	err := m.Log.Append(e, m.state)

@@ -30,6 +30,7 @@ type step struct {
 	stale  bool       // of a removal
 	opened Collection // of an insertion
 	err    error      // why the assignment cannot be run
+	idle   bool       // there is nothing to do
 }
 
 type change uint8
@@ -79,29 +80,14 @@ func (s *Schedule) Apply(c Change) {
 // plan finds out what a change means, and opens what is new. Only applying is
 // held: collections go on meanwhile.
 func (s *Schedule) plan(c Change) []step {
-	steps := make([]step, 0, len(c.Upserts)+len(c.Removals))
-	for _, a := range c.Upserts {
-		if a != nil {
-			steps = append(steps, step{edit: edit{id: a.ProducerID, put: member{assigned: a}}})
-		}
-	}
-	for _, r := range c.Removals {
-		steps = append(steps, step{edit: edit{id: r.ProducerID, remove: true}, change: remove, stale: r.Stale})
-	}
-	slices.SortStableFunc(steps, func(a, b step) int { return compareIDs(a.id, b.id) })
+	steps := stepsOf(c)
 	applied := s.applied.Load()
-	kept := steps[:0]
-	for i := range steps {
-		if i+1 < len(steps) && steps[i].id == steps[i+1].id {
-			continue
-		}
-		st := steps[i]
+	inParts(len(steps), func(i int) {
+		st := &steps[i]
 		old, found := applied.find(st.id)
-		if s.planStep(&st, old, found) {
-			kept = append(kept, st)
-		}
-	}
-	return kept
+		st.idle = !s.planStep(st, old, found)
+	})
+	return slices.DeleteFunc(steps, func(st step) bool { return st.idle })
 }
 
 // planStep completes a step, and reports whether there is anything to do.

@@ -85,7 +85,8 @@ type Collection interface {
 	End(at time.Time, stale bool)
 }
 
-// An Opener makes collections. One goroutine at a time calls it, while other
+// An Opener makes collections. It is safe for concurrent use, for the producers of
+// a large change are opened by several goroutines at a time, while other
 // collections go on; it does no I/O and may not call the schedule.
 type Opener interface {
 	// Open makes the collection of a producer, whose times have been checked.

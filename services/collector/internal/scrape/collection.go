@@ -41,7 +41,7 @@ type Collection struct {
 }
 
 func newCollection(s *Scraper, t *target) *Collection {
-	c := &Collection{scraper: s, report: s.newReport(t), families: families{texts: &s.texts}}
+	c := &Collection{scraper: s, families: families{texts: &s.texts}}
 	c.target.Store(t)
 	return c
 }
@@ -84,7 +84,7 @@ func (c *Collection) Update(a *assignment.Assignment) error {
 	}
 	known := c.cache.count()
 	c.cache.forget()
-	if !labels.Equal(t.set, old.set) {
+	if c.report.made() && !labels.Equal(t.set, old.set) {
 		c.report.retire(&c.cache)
 		c.report = c.scraper.newReport(t)
 		c.report.adopt(&c.cache)
@@ -112,6 +112,9 @@ func (c *Collection) Probe(ctx context.Context, at time.Time) schedule.Result {
 func (c *Collection) collect(ctx context.Context, at time.Time, kept func(*failure) bool) schedule.Result {
 	start := time.Now()
 	s := c.scraper
+	if !c.report.made() {
+		c.report = s.newReport(c.target.Load())
+	}
 	sc := s.scratch()
 	defer s.release(sc)
 	sc.batch.Source = string(c.ProducerID())
@@ -286,7 +289,7 @@ func (c *Collection) End(at time.Time, stale bool) {
 		sc.batch.Source = string(c.ProducerID())
 		n := c.vanish(&sc.batch, at.UnixMilli(), false)
 		for _, tr := range c.report {
-			if tr.live {
+			if tr != nil && tr.live {
 				sc.batch.Samples = append(sc.batch.Samples, sample.Sample{Series: tr.series, Time: at.UnixMilli(), Value: staleNaN()})
 				n++
 			}

@@ -269,3 +269,26 @@ func TestMetadataIsSafe(t *testing.T) {
 		<-done
 	})
 }
+
+// TestUpdatedBeforeItsFirstCollection: what it was opened with has left no trace.
+func TestUpdatedBeforeItsFirstCollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.text("a 1\n")
+		c := r.open(producer())
+		a := producer()
+		a.Labels = []assignment.Label{{Name: "job", Value: "other"}}
+		if err := c.Update(a); err != nil {
+			t.Fatal(err)
+		}
+		samples, at, result := r.collect(c)
+		if result.Reason != schedule.ReasonNone {
+			t.Fatalf("failed: %+v", result)
+		}
+		for _, line := range lines(samples, at) {
+			if !strings.Contains(line, `job="other"`) {
+				t.Error(line)
+			}
+		}
+	})
+}

@@ -61,6 +61,10 @@ func (s *Scraper) newReport(t *target) (r report) {
 	return r
 }
 
+// made tells whether there are series: they are made at the first collection, for a
+// large set is opened as a whole, and collected bit by bit.
+func (r *report) made() bool { return r[0] != nil }
+
 // write adds the report of one collection to its batch.
 func (r *report) write(b *sample.Batch, at int64, up bool, duration time.Duration, scraped, dropped, added int) {
 	values := [reportSeries]float64{

@@ -136,7 +136,7 @@ func (a *Assembler) begin(f *assignment.Begin) error {
 	}
 	a.open, a.chunks, a.bytes = f, 0, 0
 	a.frames = append(a.frames[:0:0], f)
-	a.upserts = map[assignment.ProducerID]*assignment.Assignment{}
+	a.upserts = make(map[assignment.ProducerID]*assignment.Assignment, max(0, min(f.ExpectedUpserts, maxRoom)))
 	a.removals = map[assignment.ProducerID]assignment.Removal{}
 	a.replaced = nil
 	if f.Epoch == "" || f.Revision <= 0 {
@@ -150,6 +150,9 @@ func (a *Assembler) begin(f *assignment.Begin) error {
 	}
 	return a.checkScope(f)
 }
+
+// maxRoom is for how many assignments room is made because they are announced.
+const maxRoom = 100_000
 
 func (a *Assembler) checkScope(f *assignment.Begin) error {
 	switch f.Scope {
@@ -320,10 +323,13 @@ func (a *Assembler) stage() *Sealed {
 		Scope:          b.Scope,
 		EpochChanged:   a.accepted.Epoch != "" && a.accepted.Epoch != b.Epoch,
 	}
+	if set.Len() == 0 {
+		s.Upserts = make([]*assignment.Assignment, 0, len(a.upserts))
+	}
 	// A set of another format was decoded without fields that count now.
 	reformed := a.accepted.Format != b.AssignmentFormat
-	for id, m := range a.upserts {
-		if old, had := set.HashOf(id); !had || reformed || old != m.Hash() {
+	for m := range a.assigned { // in their order, as they are in memory
+		if old, had := set.HashOf(m.ProducerID); !had || reformed || old != m.Hash() {
 			s.Upserts = append(s.Upserts, m)
 		}
 	}
@@ -345,36 +351,4 @@ func (a *Assembler) stage() *Sealed {
 		}
 	}
 	return s
-}
-
-// outcome is the count and digest that the set would have.
-func (a *Assembler) outcome(s *Sealed) (int, assignment.Digest) {
-	set := &a.accepted.Set
-	count, digest := set.Len(), set.Digest()
-	for _, m := range s.Upserts {
-		old, had := set.HashOf(m.ProducerID)
-		if !had {
-			count++
-		}
-		digest += assignment.Digest(m.Hash()) - assignment.Digest(old)
-	}
-	for _, was := range s.Gone {
-		old, _ := set.HashOf(was.ProducerID)
-		count--
-		digest -= assignment.Digest(old)
-	}
-	return count, digest
-}
-
-func (a *Assembler) commit(s *Sealed) {
-	set := &a.accepted.Set
-	a.accepted.bytes = a.size(s)
-	for _, was := range s.Gone {
-		set.Remove(was.ProducerID)
-	}
-	for _, m := range s.Upserts {
-		set.Put(m)
-	}
-	a.accepted.Position = s.Position
-	a.accepted.Format = a.open.AssignmentFormat
 }
