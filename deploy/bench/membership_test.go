@@ -63,9 +63,11 @@ func benchRollcall(b *testing.B) {
 	cpu := s.cpu(b)
 	runtime.GC()
 	began = time.Now()
+	own := ownCPU(b)
 	second := startCollector(b, s.address, b.TempDir(), &received)
 	second.await(b, items)
 	took := time.Since(began)
+	b.ReportMetric(ownCPU(b)-own, "client-cpu-s")
 	b.ReportMetric(registered.Seconds(), "register-s")
 	b.ReportMetric(caught.Seconds(), "registered-and-applied-s")
 	b.ReportMetric(took.Seconds(), "subscribe-to-applied-s")
@@ -202,8 +204,10 @@ func benchEtcd(b *testing.B) {
 	cpu := s.cpu(b)
 	heap := heapInUse()
 	began = time.Now()
+	own := ownCPU(b)
 	set := readPrefix(ctx, b, reader)
 	took := time.Since(began)
+	b.ReportMetric(ownCPU(b)-own, "client-cpu-s")
 	if len(set) != items {
 		b.Fatalf("read %d items", len(set))
 	}
