@@ -48,23 +48,6 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// What cannot be written can be claimed if it was before.
-func TestClaimToRead(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("everything can be written by root")
-	}
-	dir := t.TempDir()
-	release(t, claim(t, dir))
-	if err := os.Chmod(filepath.Join(dir, "lock"), 0o400); err != nil {
-		t.Fatal(err)
-	}
-	lock := claim(t, dir)
-	if _, err := directory.Claim(dir, errTaken); !errors.Is(err, errTaken) {
-		t.Errorf("a second claim: %v", err)
-	}
-	release(t, lock)
-}
-
 func TestClaimOfNothing(t *testing.T) {
 	if _, err := directory.Claim(filepath.Join(t.TempDir(), "absent"), errTaken); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
