@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/rollcall-metrics/rollcall/deploy/internal/child"
 )
 
 // TestRunbook runs the blocks of deploy/RUNBOOK.md that are for containers, as they
@@ -139,15 +141,14 @@ func compose(t *testing.T) *project {
 	return p
 }
 
-// freePort is one that nobody listens on.
+// freePort is one that nobody listens on, nor will.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	free, err := child.FreePorts(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(free[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,15 +11,16 @@ import (
 const idle = time.Hour
 
 // dispatch sends what may be sent now, and answers how long there is nothing
-// more to do, if nothing happens.
-func (s *Sink) dispatch(ctx context.Context) time.Duration {
+// more to do, if nothing happens, and whether a request is at work then. It tells
+// both as of one moment: a request that ends after it can make room for another.
+func (s *Sink) dispatch(ctx context.Context) (wait time.Duration, working bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		now := time.Now()
 		j, wait := s.pick(now)
 		if j == nil {
-			return wait
+			return wait, s.inFlight > 0
 		}
 		j.round = s.pace.round
 		s.inFlight++

@@ -88,7 +88,8 @@ func (s *Sink) dispatchAll(ctx, sending context.Context, read <-chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(s.dispatch(sending))
+		wait, _ := s.dispatch(sending)
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
@@ -110,7 +111,7 @@ func (s *Sink) finish(sending context.Context, cancel context.CancelFunc) error 
 
 	timer := time.NewTimer(s.config.StopGrace)
 	defer timer.Stop()
-	for s.dispatch(sending); s.working(); s.dispatch(sending) {
+	for _, working := s.dispatch(sending); working; _, working = s.dispatch(sending) {
 		select {
 		case <-s.wake:
 			continue
@@ -128,13 +129,6 @@ func (s *Sink) finish(sending context.Context, cancel context.CancelFunc) error 
 		return nil
 	}
 	return errStuck
-}
-
-// working tells whether a request is at work.
-func (s *Sink) working() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.inFlight > 0
 }
 
 func await(c <-chan struct{}, d time.Duration) bool {
