@@ -10,6 +10,8 @@ import (
 )
 
 // reserved are the ports that this process has been given.
+//
+//nolint:gochecknoglobals // of a process, as ports are
 var reserved struct {
 	sync.Mutex
 	held []net.PacketConn
@@ -43,7 +45,7 @@ func reserve(ctx context.Context, address string) (bool, error) {
 	var config net.ListenConfig
 	held, err := config.ListenPacket(ctx, "udp", address)
 	if err != nil {
-		return false, nil //nolint:nilerr // somebody has it
+		return false, nil // somebody has it
 	}
 	lis, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
