@@ -17,7 +17,8 @@ func (c *Client) Send(ctx context.Context, r *deliver.Request) deliver.Outcome {
 	if o.Result == deliver.Rejected && o.Reason == deliver.ReasonUnsupported && aboutHistograms(text) && c.options().histograms && hasHistograms(r) {
 		// One native histogram would else cost all that is beside it.
 		c.logger.WarnContext(ctx, "the receiver takes no native histograms: they are left out for now", "for", again, "error", o.Err)
-		c.plainUntil.Store(time.Now().Add(again).UnixNano())
+		until := time.Now().Add(again)
+		c.plainUntil.Store(&until)
 		sent := o.Bytes
 		o, _ = c.send(ctx, r)
 		o.Bytes += sent
@@ -69,7 +70,8 @@ func (c *Client) send(ctx context.Context, r *deliver.Request) (deliver.Outcome,
 // options are what is sent now.
 func (c *Client) options() options {
 	o := c.encoding
-	o.histograms = o.histograms && time.Now().UnixNano() >= c.plainUntil.Load()
+	until := c.plainUntil.Load()
+	o.histograms = o.histograms && (until == nil || !time.Now().Before(*until))
 	return o
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -94,8 +95,9 @@ type Client struct {
 	logger   *slog.Logger
 
 	// plainUntil is until when native histograms are left out, since the receiver
-	// does not take them; in nanoseconds since the Unix epoch.
-	plainUntil atomic.Int64
+	// does not take them; nil when it was never found out. Its reading of the
+	// monotonic clock is what counts: a clock that is set changes nothing.
+	plainUntil atomic.Pointer[time.Time]
 
 	scratch sync.Pool // of *scratch
 	bodies  sync.Pool // of *body

@@ -21,7 +21,7 @@ import (
 // Bounds of sinks.
 const (
 	maxSinks        = 16
-	maxConcurrency  = 256
+	maxConcurrency  = 64 // a sink has no more lanes
 	maxSamples      = 1_000_000
 	minQueueBytes   = 4 << 20
 	minMemoryBytes  = 1 << 20

@@ -128,7 +128,7 @@ func TestSinksRefused(t *testing.T) {
 		"a bad rule":                "sinks: [{name: a, " + write + ", write_relabel_configs: [{action: sing}]}]",
 		"a name as external label":  "sinks: [{name: a, " + write + ", external_labels: {__name__: x}}]",
 		"too many samples":          "sinks: [{name: a, " + write + ", max_samples_per_send: 10000000}]",
-		"too much at a time":        "sinks: [{name: a, " + write + ", max_concurrency: 10000}]",
+		"too much at a time":        "sinks: [{name: a, " + write + ", max_concurrency: 65}]",
 		"a backoff upside down":     "sinks: [{name: a, " + write + ", min_backoff: 2s, max_backoff: 1s}]",
 		"a timeout of a day":        "sinks: [{name: a, " + write + ", timeout: 1d}]",
 		"an endpoint with a scheme": "sinks: [{name: a, otlp: {endpoint: 'http://x:1'}}]",
