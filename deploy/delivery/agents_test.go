@@ -216,6 +216,7 @@ func TestMain(m *testing.M) {
 	if *serveAt != "" {
 		os.Exit(serveReceiver(*serveAt, *serveJournal))
 	}
+	go noted.watch()
 	var err error
 	if work, err = os.MkdirTemp("", "rollcall-delivery"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

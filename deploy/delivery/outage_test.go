@@ -117,14 +117,19 @@ func playOutage(t *testing.T, k kind, kill bool) row {
 }
 
 // An end is when an agent was stopped or killed: what is sent within the margin
-// before, and until it has ended, is not judged.
+// before, and until it has ended, is not judged. Time in which the machine stalled
+// is none that the agent had.
 type end struct {
 	at, gone time.Time
 	margin   time.Duration
 }
 
 func (e end) judges(a answer) bool {
-	return a.sent.Before(e.at.Add(-e.margin)) || a.began.After(e.gone)
+	if a.began.After(e.gone) {
+		return true
+	}
+	ahead := e.at.Sub(a.sent)
+	return ahead > e.margin && (ahead > longestStall || ahead-noted.within(a.sent, e.at) > e.margin)
 }
 
 func (e end) String() string { return e.at.Format("15:04:05.000") }
