@@ -67,13 +67,13 @@ type Absences struct {
 type Graces struct {
 	grace, settle time.Duration
 
-	ticked bool
-	last   time.Duration // as the caller tells it
-	seen   time.Duration // what of it was seen
+	ticked   bool
+	last     time.Duration // as the caller tells it
+	seen     time.Duration // what of it was seen
+	attended time.Duration // what of that somebody was live
 
 	live    map[assignment.CollectorID]bool
 	changed time.Duration // when live did, of seen
-	someone time.Duration // since when somebody is live, of seen
 
 	absent map[assignment.CollectorID]*absence
 }
@@ -86,6 +86,10 @@ type absence struct {
 	// grace when others come back before it: they all recover from one illness,
 	// some later than others.
 	extended bool
+
+	// over tells that its grace is, and waits since when, of the time attended.
+	over  bool
+	waits time.Duration
 
 	gone bool
 }
@@ -107,11 +111,15 @@ func NewGraces(grace, settle time.Duration) *Graces {
 // settle time, but for no longer than one more grace, so that a rolling restart
 // makes one plan. While nobody is live there is nobody to hand anything to, and none
 // is gone: the first one that comes back must not be given what the others have,
-// who are on their way. So every absence ends after three graces at most, or one
-// after somebody is live again, and of a crew that keeps coming and going after five.
+// who are on their way, however long all were away. So that grace is of the time
+// in which somebody is live, and every absence ends with it.
 func (g *Graces) Tick(now time.Duration, collectors []Collector) Absences {
 	if g.ticked {
-		g.seen += min(max(now-g.last, 0), DefaultMaxTick)
+		passed := min(max(now-g.last, 0), DefaultMaxTick)
+		g.seen += passed
+		if len(g.live) > 0 {
+			g.attended += passed
+		}
 	}
 	g.ticked, g.last = true, now
 	var a Absences
@@ -129,12 +137,17 @@ func (g *Graces) Tick(now time.Duration, collectors []Collector) Absences {
 		if x.extended {
 			due += g.grace
 		}
-		if g.seen >= due {
-			over = append(over, c.ID)
-			pressing = pressing || g.seen >= max(due, min(g.someone, due+2*g.grace))+g.grace
-			if x.extended {
-				quiet = max(g.settle, min(recovery, g.grace))
-			}
+		if g.seen < due {
+			x.over = false
+			continue
+		}
+		if !x.over {
+			x.over, x.waits = true, g.attended
+		}
+		over = append(over, c.ID)
+		pressing = pressing || g.attended-x.waits >= g.grace
+		if x.extended {
+			quiet = max(g.settle, min(recovery, g.grace))
 		}
 	}
 	if len(g.live) == 0 || g.seen-g.changed < quiet && !pressing {
@@ -177,9 +190,6 @@ func (g *Graces) look(collectors []Collector) bool {
 	}
 	maps.DeleteFunc(g.absent, func(id assignment.CollectorID, _ *absence) bool { return !known[id] })
 	if g.live == nil || !maps.Equal(g.live, live) {
-		if len(g.live) == 0 {
-			g.someone = g.seen
-		}
 		g.live, g.changed = live, g.seen
 	}
 	return without > len(live)

@@ -62,11 +62,18 @@ func TestGraces(t *testing.T) {
 		"leaving no more":            {4, map[int]string{20: "-1 !1", 90: "?1"}, []string{"150: c1"}},
 		"half is not more than half": {4, map[int]string{20: "-1 -2"}, []string{"80: c1 c2"}},
 
-		"more than half":                         {4, map[int]string{20: "-1 -2 -3"}, []string{"140: c1 c2 c3"}},
-		"the only one":                           {1, map[int]string{20: "-0"}, nil},
-		"all, and one is back":                   {4, map[int]string{20: "-0 -1 -2 -3", 200: "+0"}, []string{"245: c1 c2 c3"}},
-		"all, and back one after another":        {4, map[int]string{20: "-0 -1 -2 -3", 145: "+0", 170: "+1", 190: "+2", 204: "+3"}, nil},
-		"all, and one is back for long":          {4, map[int]string{20: "-0 -1 -2 -3", 145: "+0", 170: "+1"}, []string{"205: c2 c3"}},
+		"more than half":                    {4, map[int]string{20: "-1 -2 -3"}, []string{"140: c1 c2 c3"}},
+		"the only one":                      {1, map[int]string{20: "-0"}, nil},
+		"all, and one is back":              {4, map[int]string{20: "-0 -1 -2 -3", 200: "+0"}, []string{"245: c1 c2 c3"}},
+		"all, and back one after another":   {4, map[int]string{20: "-0 -1 -2 -3", 145: "+0", 170: "+1", 190: "+2", 204: "+3"}, nil},
+		"all, and one is back for long":     {4, map[int]string{20: "-0 -1 -2 -3", 145: "+0", 170: "+1"}, []string{"205: c2 c3"}},
+		"all for long, and one is back":     {4, map[int]string{20: "-0 -1 -2 -3", 600: "+0"}, []string{"645: c1 c2 c3"}},
+		"all for long, and back one by one": {4, map[int]string{20: "-0 -1 -2 -3", 600: "+0", 625: "+1", 650: "+2", 659: "+3"}, nil},
+		"all, one after another, again and again": {
+			4,
+			map[int]string{20: "-0 -1 -2 -3", 200: "+0", 220: "-0", 400: "+1", 420: "-1", 500: "+0", 519: "-0", 600: "+0"},
+			[]string{"601: c1 c2 c3"},
+		},
 		"more than half, and back":               {4, map[int]string{20: "-1 -2 -3", 130: "+1 +2 +3"}, nil},
 		"more than half, and some are back":      {4, map[int]string{20: "-1 -2 -3", 60: "+1"}, []string{"140: c2 c3"}},
 		"more than half at the last moment":      {4, map[int]string{20: "-1", 75: "-2 -3"}, []string{"140: c1", "195: c2 c3"}},
@@ -81,7 +88,7 @@ func TestGraces(t *testing.T) {
 		"settles for those due meanwhile":     {6, map[int]string{20: "-1", 25: "-2", 79: "-3", 84: "+3"}, []string{"94: c1 c2"}},
 		"a slow rolling restart":              {9, map[int]string{20: "-1", 78: "-2", 86: "+1 -3", 94: "+2 -4", 102: "+3", 110: "+4"}, nil},
 		"never quiet, for one more grace":     {6, flap(20, 200, map[int]string{20: "-1 -2"}), []string{"140: c1 c2"}},
-		"never quiet, and more than half":     {4, flap(20, 300, map[int]string{20: "-1 -2 -3"}), []string{"320: c1 c2 c3"}},
+		"never quiet, and more than half":     {4, flap(20, 300, map[int]string{20: "-1 -2 -3"}), []string{"260: c1 c2 c3"}},
 		"quiet after a while":                 {6, flap(20, 100, map[int]string{20: "-1"}), []string{"110: c1"}},
 		"a drain is a change":                 {6, map[int]string{20: "-1", 75: "!2"}, []string{"85: c1"}},
 		"one pressing takes along who is due": {6, flap(20, 200, map[int]string{20: "-1", 40: "-2"}), []string{"140: c1 c2"}},
@@ -89,7 +96,7 @@ func TestGraces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newCrew(test.crew)
 			var got []string
-			for second := range 400 {
+			for second := range 700 {
 				c.do(test.deeds[second])
 				a := c.graces.Tick(time.Hour+time.Duration(second)*time.Second, c.collectors)
 				if len(a.New) > 0 {
@@ -188,14 +195,15 @@ func TestTimeThatNobodyTicked(t *testing.T) {
 
 // TestGracesModel: nobody is gone before one grace without a subscription (two
 // when it was one of more than half), or while nobody is live; and everybody is
-// after one more, of which somebody was live, or three.
+// after one more, of the time in which somebody was live.
 func TestGracesModel(t *testing.T) {
 	const n = 5
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCrew(n)
 		since, half, gone := map[assignment.CollectorID]int{}, map[assignment.CollectorID]bool{}, map[assignment.CollectorID]bool{}
 		calm := rapid.IntRange(1, 100).Draw(t, "calm") // seconds between two deeds, on average
-		liveSince := 0                                 // that somebody is
+		attended := map[assignment.CollectorID]int{}   // how long somebody was live, once its graces were over
+		before := n                                    // live, at the last tick
 		for second := 0; second < 600; second += 5 {
 			if rapid.IntRange(0, calm).Draw(t, "deed") < 5 {
 				c.do(rapid.SampledFrom([]string{"+", "-", "-", "!", "?"}).Draw(t, "what") + string('0'+byte(rapid.IntRange(0, n-1).Draw(t, "who"))))
@@ -212,9 +220,6 @@ func TestGracesModel(t *testing.T) {
 					without++
 				}
 			}
-			if live == 0 {
-				liveSince = second + 5
-			}
 			if a.Half != (without > live) {
 				t.Fatalf("%d live, %d not: %+v", live, without, a)
 			}
@@ -223,6 +228,7 @@ func TestGracesModel(t *testing.T) {
 					delete(since, s.ID)
 					delete(half, s.ID)
 					delete(gone, s.ID)
+					delete(attended, s.ID)
 					if slices.Contains(a.Gone, s.ID) {
 						t.Fatalf("%s is there and gone", s.ID)
 					}
@@ -241,12 +247,20 @@ func TestGracesModel(t *testing.T) {
 					least = 120
 				}
 				away := second - since[s.ID]
-				pressing := away >= least+60 && second-liveSince >= 60 || away >= least+180
+				if away < least {
+					delete(attended, s.ID)
+				} else if _, ok := attended[s.ID]; !ok {
+					attended[s.ID] = 0
+				} else if before > 0 {
+					attended[s.ID] += 5
+				}
+				pressing := attended[s.ID] >= 60
 				if fresh && (away < least || live == 0) || !fresh && !gone[s.ID] && live > 0 && pressing {
 					t.Fatalf("%s is away for %d s, of more than half: %v; %+v", s.ID, away, half[s.ID], a)
 				}
 				gone[s.ID] = gone[s.ID] || fresh
 			}
+			before = live
 		}
 	})
 }
