@@ -112,6 +112,9 @@ func build(t *testing.T, p plan) *site {
 	}
 	s.plot()
 	for _, c := range s.all() {
+		if c == s.example && len(s.collectors) > 0 { // else the first collector to come gets all
+			await(t, "all collectors follow a registry", startLimit, func() error { return s.subscribed(true) })
+		}
 		s.start(c)
 	}
 	s.observe()
