@@ -33,7 +33,7 @@ func TestCollectorKilled(t *testing.T) {
 		}
 		back := time.Now().Add(interval) // a whole interval: one that has just begun is not made up for
 		s.steady(startLimit)
-		v := s.verdictUntil(killed.Add(-6*interval), killed.Add(-interval)) // what was under way at the kill is nobody's
+		v := s.verdictUntil(killed.Add(-5*interval), killed.Add(-interval)) // what was under way at the kill is nobody's
 		if v.missed > 0 {
 			t.Errorf("P10: samples from before the kill are missing: %v", &v)
 		}
@@ -41,7 +41,7 @@ func TestCollectorKilled(t *testing.T) {
 		if !v.clean() {
 			t.Errorf("P3: missed after it was ready: %v", &v)
 		}
-		v = s.verdictUntil(killed.Add(-6*interval), back.Add(5*interval))
+		v = s.verdictUntil(killed.Add(-5*interval), back.Add(5*interval))
 		if v.missed == 0 {
 			t.Error("the judge has not seen that the collector was away")
 		}
