@@ -67,7 +67,7 @@ type process struct {
 
 func startProcess(t *testing.T, dir string, ledgers []*ledger) *process {
 	t.Helper()
-	q, err := queue.Open(queue.Config{Dir: dir, SegmentBytes: 64 << 10, MaxBytes: 64 << 20})
+	q, err := queue.Open(queue.Config{Dir: dir, SegmentBytes: 64 << 10, MaxBytes: 64 << 20, StallAfter: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,15 +131,21 @@ func (s *Sink) finish(sending context.Context, cancel context.CancelFunc) error 
 	return errStuck
 }
 
+// await waits until c is closed, and tells whether it was. It waits in parts: a
+// process that stands still loses one of them, and not all of the time that others
+// have to end in.
 func await(c <-chan struct{}, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-c:
-		return true
-	case <-timer.C:
-		return false
+	const parts = 10
+	for range parts {
+		timer := time.NewTimer(d / parts)
+		select {
+		case <-c:
+			timer.Stop()
+			return true
+		case <-timer.C:
+		}
 	}
+	return false
 }
 
 // awaitRoom waits until the window has room. It answers false when ctx ends.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -29,7 +30,7 @@ type bench struct {
 
 func newStore(t testing.TB, reg prometheus.Registerer) *sink.TSDB {
 	t.Helper()
-	store, err := sink.OpenTSDB(sink.TSDBConfig{Dir: t.TempDir(), Registerer: reg, Logger: slog.New(slog.DiscardHandler)})
+	store, err := sink.OpenTSDB(sink.TSDBConfig{Dir: t.TempDir(), WriteWait: time.Minute, Registerer: reg, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

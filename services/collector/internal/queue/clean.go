@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rollcall-metrics/rollcall/services/collector/internal/deliver"
@@ -162,11 +163,11 @@ func (q *Queue) learn(s *segment, c census) {
 	}
 }
 
-// removeCondemned removes files, and tells whether some could not be removed.
+// removeCondemned removes files, and tells whether some could not be removed. They
+// are condemned until they are gone: makeRoom waits for them.
 func (q *Queue) removeCondemned() (retry bool) {
 	q.mu.Lock()
-	condemned := q.condemned
-	q.condemned = nil
+	condemned := slices.Clone(q.condemned)
 	mine := q.lock != nil
 	q.mu.Unlock()
 	for _, s := range condemned {
@@ -177,9 +178,9 @@ func (q *Queue) removeCondemned() (retry bool) {
 		q.mu.Lock()
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			q.note("remove", err)
-			q.condemned = append(q.condemned, s)
 			retry = true
 		} else {
+			q.condemned = slices.DeleteFunc(q.condemned, func(c *segment) bool { return c == s })
 			q.addDisk(-s.end)
 			q.newNames = true
 			wake(q.room)

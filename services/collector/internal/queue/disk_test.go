@@ -117,7 +117,7 @@ func (d *disk) OpenFile(name string, flag int, _ fs.FileMode) (queue.File, error
 	case flag&os.O_TRUNC != 0:
 		n.data, n.synced = nil, 0
 	}
-	return &handle{d, n, name}, nil
+	return &handle{d: d, inode: n, name: name}, nil
 }
 
 func (d *disk) Remove(name string) error {
@@ -147,7 +147,8 @@ func (d *disk) SyncDir(dir string) error {
 type handle struct {
 	d *disk
 	*inode
-	name string
+	name   string
+	closed bool
 }
 
 func (h *handle) ReadAt(p []byte, off int64) (int, error) {
@@ -187,6 +188,9 @@ func (h *handle) Sync() error {
 	if err := h.d.step("sync", h.name); err != nil {
 		return err
 	}
+	if h.closed {
+		return fs.ErrClosed
+	}
 	h.synced = len(h.data)
 	return nil
 }
@@ -203,7 +207,12 @@ func (h *handle) Truncate(size int64) error {
 	return nil
 }
 
-func (h *handle) Close() error { return nil }
+func (h *handle) Close() error {
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	h.closed = true
+	return nil
+}
 
 // killed is what the next process finds; this disk is off from now on.
 func (d *disk) killed() *disk {

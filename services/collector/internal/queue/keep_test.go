@@ -305,7 +305,7 @@ func TestDroppedSegmentsTakeNoSpace(t *testing.T) {
 		t.Skip("no /proc: ", err)
 	}
 	dir := t.TempDir()
-	q := mustOpen(t, queue.Config{Dir: dir, MaxBytes: 256 << 10, SegmentBytes: 64 << 10})
+	q := mustOpen(t, queue.Config{Dir: dir, MaxBytes: 256 << 10, SegmentBytes: 64 << 10, StallAfter: patient})
 	p := newProducer("p", 20)
 	var readers []*queue.Reader
 	for i := range 3 {

@@ -18,7 +18,7 @@ import (
 // come late: each gets all batches, those of a producer in their order.
 func TestManyWriters(t *testing.T) {
 	const writers, batches = 16, 300
-	q := mustOpen(t, queue.Config{Dir: t.TempDir(), MaxBytes: 64 << 20, SegmentBytes: 64 << 10})
+	q := mustOpen(t, onDisk(t.TempDir()))
 	readers := []*queue.Reader{mustReader(t, q, "a"), mustReader(t, q, "b"), mustReader(t, q, "late")}
 	var writing, reading sync.WaitGroup
 	for w := range writers {

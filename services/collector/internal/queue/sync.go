@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -155,6 +157,8 @@ func (q *Queue) syncSegment(s *segment) {
 	closeFile(file)
 }
 
+// syncPosition syncs one position. Its holder may be forgotten meanwhile, and the
+// file closed: then there is nothing to keep.
 func (q *Queue) syncPosition(h *holder) {
 	q.mu.Lock()
 	file := h.file
@@ -162,7 +166,7 @@ func (q *Queue) syncPosition(h *holder) {
 	if file == nil {
 		return
 	}
-	if err := file.Sync(); err != nil {
+	if err := file.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
 		q.mu.Lock()
 		q.note("sync", err)
 		q.mu.Unlock()

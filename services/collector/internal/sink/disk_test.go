@@ -100,7 +100,7 @@ func (f *feed) write(ctx context.Context, store *sink.TSDB) error {
 	return err
 }
 
-// patience bounds every wait for a disk.
+// patience bounds every wait for a disk, but for those that are about giving up.
 const patience = 2 * time.Minute
 
 // succeed writes till it succeeds: the store looks at its disk in its own time.
@@ -221,7 +221,7 @@ func TestAStoreOpensOnAFullDiskLater(t *testing.T) {
 	t.Parallel()
 	disk := tmpfs(t, 64<<20)
 	dir := filepath.Join(disk, "tsdb")
-	config := sink.TSDBConfig{Dir: dir, ReserveBytes: -1, Logger: slog.New(slog.DiscardHandler)}
+	config := sink.TSDBConfig{Dir: dir, ReserveBytes: -1, WriteWait: patience, Logger: slog.New(slog.DiscardHandler)}
 	first, err := sink.OpenTSDB(config)
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestADiskThatBecomesReadOnly(t *testing.T) {
 	if _, err := os.Stat(trigger); err != nil {
 		need(t, "make ext4 fail", err)
 	}
-	store, err := sink.OpenTSDB(sink.TSDBConfig{Dir: filepath.Join(disk, "tsdb"), Logger: slog.New(slog.DiscardHandler)})
+	store, err := sink.OpenTSDB(sink.TSDBConfig{Dir: filepath.Join(disk, "tsdb"), WriteWait: patience, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestADiskThatBecomesReadOnly(t *testing.T) {
 func TestAFrozenDiskHoldsNobody(t *testing.T) {
 	t.Parallel()
 	disk, _ := ext4(t, 64<<20)
-	store := open(t, sink.TSDBConfig{Dir: filepath.Join(disk, "tsdb")})
+	store := open(t, sink.TSDBConfig{Dir: filepath.Join(disk, "tsdb"), WriteWait: sink.DefaultWriteWait})
 	f := newFeed()
 	for range 20 {
 		f.succeed(t, store)
@@ -296,16 +296,16 @@ func TestAFrozenDiskHoldsNobody(t *testing.T) {
 	}()
 	start := time.Now()
 	err := f.fail(t, store)
-	if took := time.Since(start); !errors.Is(err, sink.ErrStalled) || took > 10*time.Second {
+	if took := time.Since(start); !errors.Is(err, sink.ErrStalled) || took > patience/2 {
 		t.Errorf("error is %v after %v, want ErrStalled", err, took)
 	}
 	start = time.Now()
-	for i := 0; i < 1000 && time.Since(start) < 5*time.Second; i++ {
+	for i := 0; i < 1000 && time.Since(start) < patience/2; i++ {
 		if err := f.write(t.Context(), store); !errors.Is(err, sink.ErrStalled) {
 			t.Fatalf("error is %v, want ErrStalled", err)
 		}
 	}
-	if took := time.Since(start); took >= 5*time.Second {
+	if took := time.Since(start); took >= patience/2 {
 		t.Errorf("a thousand batches were refused in %v", took)
 	}
 	if s := store.Status(); !s.Failing || s.Writing == 0 || s.Writing > s.Writers {
@@ -354,7 +354,7 @@ func TestTheOutOfOrderLogIsWatchedToo(t *testing.T) {
 	}
 	need(t, "mount a tmpfs", syscall.Mount("tmpfs", wbl, "tmpfs", 0, "size=256k"))
 	t.Cleanup(func() { _ = syscall.Unmount(wbl, syscall.MNT_DETACH) })
-	store, err := sink.OpenTSDB(sink.TSDBConfig{Dir: dir, OutOfOrderWindow: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+	store, err := sink.OpenTSDB(sink.TSDBConfig{Dir: dir, OutOfOrderWindow: time.Hour, WriteWait: patience, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,9 @@ func open(t testing.TB, cfg sink.TSDBConfig) *sink.TSDB {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.WriteWait == 0 {
+		cfg.WriteWait = patience
+	}
 	store, err := sink.OpenTSDB(cfg)
 	if err != nil {
 		t.Fatal(err)

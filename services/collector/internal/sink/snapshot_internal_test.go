@@ -16,7 +16,7 @@ import (
 // TestASnapshotOfAStoreThatBreaksIsNotKept: it is refused, so it takes no place
 // among those that there may be.
 func TestASnapshotOfAStoreThatBreaksIsNotKept(t *testing.T) {
-	store, err := OpenTSDB(TSDBConfig{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	store, err := OpenTSDB(TSDBConfig{Dir: t.TempDir(), WriteWait: time.Minute, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
