@@ -336,6 +336,9 @@ func (m *machine) mend() {
 	if s := m.queue.Status(); s.MemoryBytes > 0 {
 		m.Fatalf("%+v", s)
 	}
+	if s := m.queue.Status(); s.Synced.Before(time.Now()) {
+		return // a sync has failed, and what it was of may be lost by a crash: that is told
+	}
 	for i := range m.written {
 		m.written[i].durable = true
 	}

@@ -70,8 +70,12 @@ func (q *Queue) syncOld() {
 		if err != nil {
 			continue // it is gone, or its readers will tell
 		}
+		begun := time.Now()
 		if err := file.Sync(); err != nil {
 			q.mu.Lock()
+			if i := q.find(n); i < len(q.segments) && q.segments[i].number == n {
+				q.doubt(q.segments[i], begun)
+			}
 			q.note("sync", err)
 			q.mu.Unlock()
 		}
@@ -142,8 +146,7 @@ func (q *Queue) syncSegment(s *segment) {
 	since := s.synced
 	s.syncing, s.synced = false, time.Time{}
 	if err != nil && !s.gone {
-		s.unsure, s.dirty = true, since // to be told until it is delivered
-		q.trouble.unsynced = true
+		q.doubt(s, since)
 		q.note("sync", err)
 		if s == q.current {
 			q.seal()
@@ -155,6 +158,13 @@ func (q *Queue) syncSegment(s *segment) {
 	file := q.release(s)
 	q.mu.Unlock()
 	closeFile(file)
+}
+
+// doubt says that a crash of the machine may take a segment, which is told until it
+// is delivered. mu is held.
+func (q *Queue) doubt(s *segment, since time.Time) {
+	s.unsure, s.dirty = true, since
+	q.trouble.unsynced = true
 }
 
 // syncPosition syncs one position. Its holder may be forgotten meanwhile, and the

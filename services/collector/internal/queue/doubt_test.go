@@ -1,6 +1,8 @@
 package queue_test
 
 import (
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +58,43 @@ func TestWhatIsBeingRemovedTakesRoom(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if s := q.Status(); s.Failing || s.MemoryBytes > 0 || s.DiskBytes != d.bytes() {
 			t.Errorf("%+v, %d bytes", s, d.bytes())
+		}
+		r.Close()
+		mustClose(t, q)
+	})
+}
+
+// TestWhatAKilledProcessWroteIsInDoubt: it could not be synced, so a crash of the
+// machine may take it. That is told until it is delivered.
+func TestWhatAKilledProcessWroteIsInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		q := mustOpen(t, small(d))
+		mustReader(t, q, "sink").Close()
+		p := newProducer("p", 20)
+		mustWrite(t, q, p.next())
+		synctest.Wait()
+		after := d.killed()
+		_ = q.Close()
+		after.failWith(func(op, name string) error {
+			if op == "sync" && strings.HasSuffix(name, ".segment") {
+				return syscall.EIO
+			}
+			return nil
+		})
+		q = mustOpen(t, small(after))
+		r := mustReader(t, q, "sink")
+		synctest.Wait()
+		after.failWith(nil)
+		time.Sleep(4 * time.Second)
+		if s := q.Status(); !s.Failing || time.Since(s.Synced) < 4*time.Second {
+			t.Errorf("%+v", s)
+		}
+		r.Commit(read(t, r, 1)[0].End)
+		mustWrite(t, q, p.next())
+		time.Sleep(4 * time.Second)
+		if s := q.Status(); s.Failing || s.Synced.Before(time.Now()) {
+			t.Errorf("once it is delivered: %+v", s)
 		}
 		r.Close()
 		mustClose(t, q)
