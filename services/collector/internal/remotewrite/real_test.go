@@ -69,8 +69,9 @@ func start(t *testing.T, program, ready string, args func(address, dir string) [
 
 // isReady waits till a receiver is ready, for two minutes, or has ended.
 func isReady(at string, ended <-chan struct{}) bool {
-	for range 1200 {
-		resp, err := http.Get(at)
+	asking := &http.Client{Timeout: 10 * time.Second} // whoever has the port may not answer
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+		resp, err := asking.Get(at)
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
