@@ -29,41 +29,62 @@ import (
 )
 
 // start starts a real receiver on a free port, which args is told, and waits till
-// it answers.
+// it answers. Somebody else may take the port before: then it is tried with another
+// one.
 func start(t *testing.T, program, ready string, args func(address, dir string) []string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
 		missing(t, program+" is not installed (Debian packages prometheus and victoria-metrics)")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	cmd := exec.Command(path, args(address, t.TempDir())...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		missing(t, fmt.Sprintf("%s does not start: %v", program, err))
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		http.DefaultClient.CloseIdleConnections()
-	})
-	for range 300 {
-		resp, err := http.Get("http://" + address + ready)
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return "http://" + address
-			}
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		address := l.Addr().String()
+		_ = l.Close()
+		cmd := exec.Command(path, args(address, t.TempDir())...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			missing(t, fmt.Sprintf("%s does not start: %v", program, err))
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = cmd.Wait()
+		}()
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			<-ended
+			http.DefaultClient.CloseIdleConnections()
+		})
+		if isReady("http://"+address+ready, ended) {
+			return "http://" + address
+		}
 	}
 	t.Fatalf("%s does not answer", program)
 	return ""
+}
+
+// isReady waits till a receiver is ready, for two minutes, or has ended.
+func isReady(at string, ended <-chan struct{}) bool {
+	asking := &http.Client{Timeout: 10 * time.Second} // whoever has the port may not answer
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+		resp, err := asking.Get(at)
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return true
+			}
+		}
+		select {
+		case <-ended:
+			return false
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return false
 }
 
 // week is plain samples, some of which have ended.
