@@ -15,6 +15,9 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store/storetest"
 )
 
+// leaseTTL is that of leases in real time.
+const leaseTTL = 6 * time.Second
+
 // An etcdServer is an embedded etcd under exam. Its processes are this one, by
 // function calls, or others, by gRPC over its unix socket.
 type etcdServer struct {
@@ -94,7 +97,7 @@ func (e *etcdServer) server(open func(t *testing.T) storetest.Process) storetest
 				t.Fatal(err)
 			}
 		},
-		LeaseTTL: 2 * time.Second,
+		LeaseTTL: leaseTTL,
 	}
 }
 
@@ -132,7 +135,7 @@ func TestClient(t *testing.T) {
 
 func background(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
