@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -43,7 +44,7 @@ func newEtcdServer(t *testing.T) *etcdServer {
 
 func (e *etcdServer) start(t *testing.T) {
 	t.Helper()
-	e.own = openEmbedded(t, store.EmbeddedConfig{Dir: e.dir, SocketPath: e.socket})
+	e.own = reopenEmbedded(t, store.EmbeddedConfig{Dir: e.dir, SocketPath: e.socket})
 	e.client = e.dial(t)
 }
 
@@ -55,6 +56,23 @@ func openEmbedded(t testing.TB, config store.EmbeddedConfig) *store.Store {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// reopenEmbedded opens a store that was closed while other tests started children:
+// a child has all that is open here until it runs, the lock of that store, too.
+func reopenEmbedded(t testing.TB, config store.EmbeddedConfig) *store.Store {
+	t.Helper()
+	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	for ctx := background(t); ; {
+		s, err := store.OpenEmbedded(ctx, config)
+		if errors.Is(err, store.ErrInUse) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
 }
 
 func (e *etcdServer) dial(t testing.TB) *clientv3.Client {
