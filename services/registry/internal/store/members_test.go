@@ -199,9 +199,7 @@ func TestExternalLosesMembers(t *testing.T) {
 			t.Fatalf("without member %d: %v", i, err)
 		case <-time.After(ttl / 2):
 		}
-		if _, err := s.Commit(background(t), []roster.Txn{create(fmt.Sprint(i))}); err != nil {
-			t.Fatal(err)
-		}
+		awaitCommits(t, s, 1)
 		cluster.Start(t, i)
 	}
 	cluster.Kill(0)
