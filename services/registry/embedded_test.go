@@ -12,13 +12,24 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
-// startEmbedded runs a registry on a directory, in real time.
+// startEmbedded runs a registry on a directory, in real time, and returns when it
+// knows the roll, which is on a disk.
 func startEmbedded(t *testing.T, dir string) (*process, func()) {
 	t.Helper()
-	return startReal(t, registry.Config{DataDir: dir})
+	p, stop := startReal(t, registry.Config{DataDir: dir})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		_, err := p.DeregisterProducer(ctx, &registryv1.DeregisterProducerRequest{ProducerId: "nobody"})
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			return p, stop
+		}
+	}
 }
 
 // startReal runs a registry in real time, over a connection.
@@ -55,7 +66,7 @@ func startReal(t *testing.T, c registry.Config) (*process, func()) {
 			if err != nil {
 				t.Errorf("Run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("it does not stop")
 		}
 	}

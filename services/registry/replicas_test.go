@@ -120,7 +120,7 @@ func serves(t *testing.T, replicas []atomic.Pointer[process]) {
 	t.Helper()
 	for i := range replicas {
 		var err error
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 			if _, err = replicas[i].Load().RegisterProducer(t.Context(), &registryv1.RegisterProducerRequest{
 				Producer: &registryv1.Producer{ProducerId: "probe", Endpoint: fmt.Sprintf("http://h.example:9100/%d", time.Now().UnixNano())},
 			}); err == nil {

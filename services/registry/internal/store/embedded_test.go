@@ -288,7 +288,7 @@ func TestFullStore(t *testing.T) {
 	}
 	closeStore(t, s)
 	// A larger quota is enough.
-	s = openEmbedded(t, store.EmbeddedConfig{Dir: dir, QuotaBytes: 2 * quota})
+	s = reopenEmbedded(t, store.EmbeddedConfig{Dir: dir, QuotaBytes: 2 * quota})
 	maps.Copy(written, fillUp(t, s, "b"))
 	// So are deletes, once their history is forgotten.
 	var deletes []roster.Txn

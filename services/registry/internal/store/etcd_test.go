@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -14,6 +15,9 @@ import (
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store"
 	"github.com/rollcall-metrics/rollcall/services/registry/internal/store/storetest"
 )
+
+// leaseTTL is that of leases in real time.
+const leaseTTL = 6 * time.Second
 
 // An etcdServer is an embedded etcd under exam. Its processes are this one, by
 // function calls, or others, by gRPC over its unix socket.
@@ -40,7 +44,7 @@ func newEtcdServer(t *testing.T) *etcdServer {
 
 func (e *etcdServer) start(t *testing.T) {
 	t.Helper()
-	e.own = openEmbedded(t, store.EmbeddedConfig{Dir: e.dir, SocketPath: e.socket})
+	e.own = reopenEmbedded(t, store.EmbeddedConfig{Dir: e.dir, SocketPath: e.socket})
 	e.client = e.dial(t)
 }
 
@@ -52,6 +56,23 @@ func openEmbedded(t testing.TB, config store.EmbeddedConfig) *store.Store {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// reopenEmbedded opens a store that was closed while other tests started children:
+// a child has all that is open here until it runs, the lock of that store, too.
+func reopenEmbedded(t testing.TB, config store.EmbeddedConfig) *store.Store {
+	t.Helper()
+	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	for ctx := background(t); ; {
+		s, err := store.OpenEmbedded(ctx, config)
+		if errors.Is(err, store.ErrInUse) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
 }
 
 func (e *etcdServer) dial(t testing.TB) *clientv3.Client {
@@ -94,7 +115,7 @@ func (e *etcdServer) server(open func(t *testing.T) storetest.Process) storetest
 				t.Fatal(err)
 			}
 		},
-		LeaseTTL: 2 * time.Second,
+		LeaseTTL: leaseTTL,
 	}
 }
 
@@ -132,7 +153,7 @@ func TestClient(t *testing.T) {
 
 func background(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

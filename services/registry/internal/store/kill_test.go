@@ -78,7 +78,7 @@ func TestKilledWhileOpening(t *testing.T) {
 		time.AfterFunc(time.Duration(rand.IntN(200))*time.Millisecond, func() { _ = child.Process.Kill() })
 		said, _ := io.ReadAll(output)
 		_ = child.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		s, err := store.OpenEmbedded(ctx, store.EmbeddedConfig{Dir: dir})
 		cancel()
 		if err != nil {

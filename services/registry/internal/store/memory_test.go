@@ -48,6 +48,6 @@ func TestMemoryOutsideBubble(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, part func(*testing.T, storetest.Server)) {
 		t.Helper()
 		t.Parallel()
-		part(t, memoryServer(500*time.Millisecond))
+		part(t, memoryServer(leaseTTL))
 	})
 }

@@ -57,7 +57,8 @@ type Cluster struct {
 type member struct {
 	config *embed.Config
 	door   *door
-	etcd   *embed.Etcd // nil: it is dead
+	kept   net.PacketConn // keeps the port of its peers' address for it
+	etcd   *embed.Etcd    // nil: it is dead
 }
 
 // Start starts a cluster and returns when all members are ready. It ends with
@@ -74,6 +75,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		c.KillAll()
 		for _, m := range c.members {
 			m.door.close()
+			_ = m.kept.Close()
 		}
 	})
 	var peers []string
@@ -185,8 +187,9 @@ func newMember(ctx context.Context, parent string, i int, o Options, logger *zap
 	if !o.TLS.Empty() {
 		scheme = "https"
 	}
-	peer, err := freeAddress(ctx, i)
+	peer, kept, err := freeAddress(ctx, i)
 	if err != nil {
+		d.close()
 		return nil, err
 	}
 	c := embed.NewConfig()
@@ -201,7 +204,7 @@ func newMember(ctx context.Context, parent string, i int, o Options, logger *zap
 	c.BcryptCost = bcryptCost
 	c.UnsafeNoFsync = true // the process is not killed, and so is the kernel not
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
-	return &member{config: c, door: d}, nil
+	return &member{config: c, door: d, kept: kept}, nil
 }
 
 func (m *member) start() error {
@@ -225,20 +228,24 @@ func (m *member) start() error {
 
 // freeAddress is one on which nobody listens, and whose port the system gives to
 // nobody by itself, as it does to whoever dials: it has to stay free while the
-// member is dead. Different members get different ones.
-func freeAddress(ctx context.Context, member int) (string, error) {
+// member is dead. Different members get different ones, and so do all who ask, here
+// or in another process, until kept is closed: it has the UDP port of that number.
+func freeAddress(ctx context.Context, member int) (address string, kept net.PacketConn, err error) {
 	const lowest, ports, tries = 10_000, 1_000, 100
 	first := lowest + member*ports
-	var failed error
+	var config net.ListenConfig
 	for range tries {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(ports)))
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-		if err == nil {
-			return address, listener.Close()
+		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(ports)))
+		if kept, err = config.ListenPacket(ctx, "udp", address); err != nil {
+			continue
 		}
-		failed = err
+		var listener net.Listener
+		if listener, err = config.Listen(ctx, "tcp", address); err == nil {
+			return address, kept, listener.Close()
+		}
+		_ = kept.Close()
 	}
-	return "", failed
+	return "", nil, err
 }
 
 // newLogger hands on what members call an error, by the test's output.

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long anything may take that is waited for.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // limited is the context of one step.
 func limited(t *testing.T) context.Context {

@@ -43,7 +43,8 @@ type Server struct {
 	// Delete removes a key, past the types.
 	Delete func(t *testing.T, key string)
 
-	// LeaseTTL is the shortest time that its leases can live.
+	// LeaseTTL is how long its leases live. A machine that stands still for half of
+	// that loses none.
 	LeaseTTL time.Duration
 }
 
