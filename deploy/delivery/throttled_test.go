@@ -29,6 +29,10 @@ const (
 	// producer's socket into the queue.
 	stopLate = 5 * time.Second
 
+	// One collection of so many may be missed where the machine stalls. All are
+	// when collecting waits for the receiver.
+	maxMissedShare = 100
+
 	// slowMemory is how much more the collector may have resident while the
 	// receiver is slow: what is read and not delivered yet, 640,000 samples of 40 B
 	// and 160,000 series of some 500 B, and half as much garbage.
@@ -89,11 +93,25 @@ func TestThrottled(t *testing.T) {
 	}
 	const missed = "rollcall_collector_missed_ticks_total"
 	failed := failures(t, late)
-	if n := sum(late, missed) - sum(early, missed); n > float64(failed) { // one that timed out takes the next one's time
+	excused := failed // one that timed out takes the next one's time
+	if stalled := noted.within(from, ended.at); stalled > 0 {
+		t.Logf("the machine stalled for %v", stalled.Round(time.Millisecond))
+		excused += answersOf(p) / maxMissedShare
+	}
+	if n := sum(late, missed) - sum(early, missed); n > float64(excused) {
 		t.Errorf("%.0f collections were missed by the collector's own count, and %d failed", n, failed)
 	}
 	checkPace(t, p, from)
 	checkDropped(t, p, ledger, ended, sum(late, "rollcall_sink_dropped_samples_total"), failed)
+}
+
+// answersOf counts the answers of all producers.
+func answersOf(p *producers) int {
+	n := 0
+	for _, answers := range p.all() {
+		n += len(answers)
+	}
+	return n
 }
 
 func metricsOf(t *testing.T, agent *child.Child) map[string]float64 {
