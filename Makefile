@@ -92,7 +92,7 @@ bin/etcd bin/etcdctl bin/etcdutl: deploy/etcd/main.go deploy/etcd/go.mod deploy/
 etcd: bin/etcd bin/etcdctl bin/etcdutl ## Build etcd and its tools in bin/, at the version that the registry embeds
 
 .PHONY: soak
-soak: etcd images ## Kill one of three registries or of three etcd members after the other for SOAK (5m), then all of etcd; lose a store; kill collectors and receivers for 10m, throttle one for 5m
+soak: build etcd images ## Kill one of three registries or of three etcd members after the other for SOAK (5m), then all of etcd; lose a store; kill collectors and receivers for 10m, throttle one for 5m
 	go test -vet=off -count=1 -timeout 0 ./deploy/soak -run '^Test(Soak|EtcdAway|Recover|BackupRestored)$$' -v -duration $(SOAK) -away 60s
 	cd deploy/e2e && go test -vet=off -count=1 -tags e2e -timeout 0 -parallel $(FLEETS) ./containers -v -partition 10m -loss 5m -kills 10
 	go test -vet=off -count=1 -timeout 0 ./deploy/delivery -run '^Test(Outage|Throttled|Kills)$$' -v -kills 10m -throttled 5m
